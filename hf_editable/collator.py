@@ -1,0 +1,124 @@
+"""From text to tensors: base batches of translation pairs, and edits with their alternatives."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+
+from .errors import EditableValueError
+from .scoring import PADDING
+
+
+class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
+    """
+    Pads base batches as [`~transformers.DataCollatorForSeq2Seq`] does, and turns edits given as text into tensors.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model to be edited.
+        model ([`~transformers.PreTrainedModel`], *optional*): gives the greatest lengths, where it has any.
+        max_source_length (`int`, *optional*): the most tokens of a source; `None` takes what the model can.
+        max_target_length (`int`, *optional*): the most tokens of a target; `None` takes what the model can.
+        num_alternatives (`int`, *optional*): the most alternatives of an edit that are used; `None` uses all.
+        pad_to_multiple_of (`int`, *optional*): pad base batches to a multiple of this length.
+
+    Example:
+
+    ```python
+    >>> collator = DataCollatorForEditableSeq2Seq(tokenizer, model)  # doctest: +SKIP
+    >>> edit = collator.collate_edits(  # doctest: +SKIP
+    ...     [{"source": "Guten Tag!", "target": "Good day!", "alternatives": ["Hello!"]}]
+    ... )
+    >>> batch = {**collator(features), **edit}  # doctest: +SKIP
+    ```
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        model: PreTrainedModel | None = None,
+        max_source_length: int | None = None,
+        max_target_length: int | None = None,
+        num_alternatives: int | None = None,
+        pad_to_multiple_of: int | None = None,
+    ):
+        super().__init__(tokenizer, model=model, label_pad_token_id=PADDING, pad_to_multiple_of=pad_to_multiple_of)
+        longest = longest_input(tokenizer, model)
+        self.max_source_length = longest if max_source_length is None else max_source_length
+        self.max_target_length = longest if max_target_length is None else max_target_length
+        self.num_alternatives = num_alternatives
+
+    def collate_edits(self, rows: Iterable[dict[str, Any]]) -> dict[str, Tensor]:
+        """
+        Tensors of edits.
+
+        Args:
+            rows (`Iterable[dict]`): edits, each with `source` (`str`), `target` (`str`), `alternatives` (`list[str]`).
+
+        Returns:
+            `dict` with `edit_input_ids` and `edit_attention_mask` of shape `(edits, source_length)`, `edit_labels` of
+            shape `(edits, target_length)`, `edit_alternative_labels` of shape `(edits, alternatives, length)`; labels
+            are −100 on padding. The names are those of [`EditableMixin.forward`]; without `edit_`, of
+            [`EditableMixin.edit`].
+
+        Raises:
+            EditableValueError:
+                if a source or target is empty or longer than the model takes, or no alternative differs from the
+                target.
+        """
+        rows = list(rows)
+        if not rows:
+            raise EditableValueError("There are no edits to collate; give at least one.")
+        alternatives = [self._alternatives(row) for row in rows]
+        sources = self._encode("source", [row["source"] for row in rows], self.max_source_length, target=False)
+        targets = self._encode("target", [row["target"] for row in rows], self.max_target_length, target=True)
+        flat = [text for texts in alternatives for text in texts]
+        encoded = iter(self._encode("alternative", flat, self.max_target_length, target=True))
+        width = max(len(texts) for texts in alternatives)
+        padded = []
+        for target, texts in zip(targets, alternatives, strict=True):
+            # Other text may still be the same tokens (upper case in a lower-casing tokenizer).
+            others = [ids for ids in (next(encoded) for _ in texts) if not torch.equal(ids, target)]
+            padded += others + [torch.tensor([PADDING])] * (width - len(others))
+        labels = _padded(padded, PADDING)
+        return {
+            "edit_input_ids": _padded(sources, self.tokenizer.pad_token_id),
+            "edit_attention_mask": _padded([torch.ones_like(ids) for ids in sources], 0),
+            "edit_labels": _padded(targets, PADDING),
+            "edit_alternative_labels": labels.view(len(rows), width, -1),
+        }
+
+    def _alternatives(self, row: dict[str, Any]) -> list[str]:
+        target = row["target"].strip()
+        texts = [text for text in row["alternatives"] if text.strip() not in ("", target)]
+        if not texts:
+            raise EditableValueError(
+                f"No alternative of {row['source']!r} differs from its target {row['target']!r}. "
+                "Give at least one other translation, such as the model's own."
+            )
+        return texts[: self.num_alternatives]
+
+    def _encode(self, name: str, texts: Sequence[str], longest: int | None, target: bool) -> list[Tensor]:
+        for text in texts:
+            if not text.strip():
+                raise EditableValueError(f"An edit has an empty {name} ({text!r}). Leave such edits out.")
+        encoded = self.tokenizer(**{"text_target" if target else "text": list(texts)}).input_ids
+        for text, ids in zip(texts, encoded, strict=True):
+            if longest is not None and len(ids) > longest:
+                raise EditableValueError(
+                    f"The {name} {text[:60]!r}… is {len(ids)} tokens long; {longest} are allowed. Shorten or split it."
+                )
+        return [torch.tensor(ids) for ids in encoded]
+
+
+def longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> int | None:
+    """The most tokens that model and tokenizer take, `None` if neither says so."""
+    limits = [getattr(model.config, "max_position_embeddings", None)] if model is not None else []
+    limits.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _padded(sequences: Sequence[Tensor], value: int) -> Tensor:
+    return pad_sequence(list(sequences), batch_first=True, padding_value=value)

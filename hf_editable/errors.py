@@ -1,0 +1,21 @@
+"""The errors that hf_editable raises. Each also is the builtin that a caller would expect to catch."""
+
+
+class EditableError(Exception):
+    """Base class of all errors raised by hf_editable."""
+
+
+class EditableValueError(EditableError, ValueError):
+    """A value is outside what is allowed: an empty sentence, a coefficient out of range, tensors that do not fit."""
+
+
+class EditableTypeError(EditableError, TypeError):
+    """An object is of the wrong kind: a model that is not an encoder-decoder, a layer list that does not exist."""
+
+
+class EditableFileError(EditableError, OSError):
+    """A file or folder is missing, truncated, malformed, or cannot be written."""
+
+
+class NonFiniteEditError(EditableError, ArithmeticError):
+    """The loss or a gradient of an edit became NaN or infinite. The model is as it was."""

@@ -1,0 +1,406 @@
+"""Sequence-to-sequence models that can be edited, and trained to be edited."""
+
+import copy
+import functools
+import inspect
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+from .configuration import EditConfig
+from .editing import TranslationEditProblem
+from .editors import EditOutcome, make_editor
+from .errors import EditableFileError, EditableTypeError, EditableValueError
+from .files import check_folder
+from .objective import EditableSeq2SeqLMOutput, editable_objective
+from .patches import EditPatch, fingerprint
+from .tail import Tail, find_decoder_layers
+
+
+CONFIG_KEY = "editable"
+CONFIG_VERSION = 1
+
+
+@dataclass
+class EditResult:
+    """
+    What an edit came to.
+
+    Args:
+        success (`bool`): whether the target now outranks every alternative, `l_e ≤ 0`.
+        steps (`int`): steps taken.
+        loss (`float`): `l_e` after the edit.
+        initial_loss (`float`): `l_e` before it.
+        patch ([`EditPatch`]): the edit, to apply, save or share.
+    """
+
+    success: bool
+    steps: int
+    loss: float
+    initial_loss: float
+    patch: EditPatch
+
+
+class EditableMixin:
+    """
+    Adds edits and the training objective for editability to a sequence-to-sequence model class of transformers.
+
+    Mix it in before the model class; [`AutoEditableModelForSeq2SeqLM`] does so for any checkpoint.
+
+    Example:
+
+    ```python
+    >>> from transformers import MarianMTModel
+
+    >>> from hf_editable import EditableMixin
+
+
+    >>> class EditableMarianMTModel(EditableMixin, MarianMTModel):
+    ...     pass
+    ```
+    """
+
+    # `forward` divides by `num_items_in_batch` itself, which Trainer asks of models that say so.
+    accepts_loss_kwargs = True
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "forward" not in cls.__dict__:
+            cls.forward = _with_joint_signature(cls)
+
+    def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any):
+        super().__init__(config, *args, **kwargs)
+        if self.device.type != "meta":  # `from_pretrained` builds on meta, and attaches the editor itself
+            self.edit_config = _stored_edit_config(config)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, edit_config: EditConfig | None = None, **kwargs: Any) -> "EditableMixin":
+        """
+        Load a checkpoint as any other class of transformers does.
+
+        Args:
+            edit_config ([`EditConfig`], *optional*): `None` takes the checkpoint's own, or the defaults.
+            args, kwargs: see [`~transformers.PreTrainedModel.from_pretrained`].
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.edit_config = _stored_edit_config(model.config) if edit_config is None else edit_config
+        return loaded
+
+    @property
+    def edit_config(self) -> EditConfig:
+        """The configuration of edits, with the editor's coefficients as training has left them."""
+        return self._edit_config.replace(**self.editor.coefficients())
+
+    @edit_config.setter
+    def edit_config(self, config: EditConfig) -> None:
+        find_decoder_layers(self)
+        self._edit_config = config
+        self.editor = make_editor(config).to(self.device)
+
+    def load_editor_state(self, folder: str | os.PathLike) -> None:
+        """
+        Set the editor's coefficients to those saved in a checkpoint folder, in place, so that optimizers go on
+        holding them.
+
+        Raises:
+            EditableFileError: if the folder's `config.json` holds no edit configuration.
+        """
+        path = Path(folder) / "config.json"
+        values = json.loads(path.read_text()).get(CONFIG_KEY) if path.is_file() else None
+        if values is None:
+            raise EditableFileError(f"{os.fspath(folder)!r} has no config.json with {CONFIG_KEY!r} in it.")
+        self.editor.load_coefficients(values)
+
+    def forward(
+        self,
+        *args: Any,
+        edit_input_ids: Tensor | None = None,
+        edit_attention_mask: Tensor | None = None,
+        edit_labels: Tensor | None = None,
+        edit_alternative_labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        reference_logits: Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        num_edits_in_batch: int | Tensor | None = None,
+        **kwargs: Any,
+    ) -> EditableSeq2SeqLMOutput:
+        """
+        The base class's forward pass; with edits, the whole objective `L_base + c_edit·L_edit + c_loc·L_loc`.
+
+        Args:
+            args, kwargs: of the base class. Without the arguments below, the pass is exactly the base class's.
+            edit_input_ids (`torch.LongTensor` of shape `(edits, source_length)`, *optional*): sources to edit.
+            edit_attention_mask (`torch.LongTensor` of shape `(edits, source_length)`, *optional*): their mask.
+            edit_labels (`torch.LongTensor` of shape `(edits, target_length)`, *optional*): targets.
+            edit_alternative_labels (`torch.LongTensor` of shape `(edits, alternatives, length)`, *optional*):
+                alternative translations of each source, −100 on padding.
+            label_smoothing (`float`, *optional*, defaults to `0.0`): of the base cross-entropy.
+            reference_logits (`torch.Tensor` of shape `(batch, length, vocabulary)`, *optional*):
+                predictions of the original model. If given, the base loss is the KL divergence from them.
+            num_items_in_batch (`int`, *optional*):
+                What sums over tokens are divided by; by default this batch's number of target tokens.
+            num_edits_in_batch (`int`, *optional*):
+                What sums over edits are divided by; by default this batch's number of edits.
+
+        Returns:
+            [`EditableSeq2SeqLMOutput`].
+        """
+        own = (edit_input_ids, reference_logits, num_items_in_batch)
+        if all(value is None for value in own) and label_smoothing == 0.0:
+            return super().forward(*args, **kwargs)
+        return editable_objective(
+            self,
+            functools.partial(super().forward, *args),
+            kwargs,
+            edits=(edit_input_ids, edit_attention_mask, edit_labels, edit_alternative_labels),
+            label_smoothing=label_smoothing,
+            reference_logits=reference_logits,
+            num_items=num_items_in_batch,
+            num_edits=num_edits_in_batch,
+        )
+
+    def edit(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        alternative_labels: Tensor | None = None,
+        **overrides: Any,
+    ) -> EditResult:
+        """
+        Find an edit after which the target outranks every alternative. The model itself is never changed.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(1, source_length)`): the source.
+            attention_mask (`torch.LongTensor` of shape `(1, source_length)`, *optional*): its mask.
+            labels (`torch.LongTensor` of shape `(1, target_length)`): the wanted translation, ending in EOS.
+            alternative_labels (`torch.LongTensor` of shape `(1, alternatives, length)`):
+                translations to outrank, −100 on padding.
+            overrides (*optional*): fields of [`EditConfig`] to change for this edit.
+
+        Returns:
+            [`EditResult`], with `success=False` if `max_steps` steps were not enough.
+
+        Raises:
+            EditableValueError: on empty sources or targets, or when no alternative differs from the target.
+            NonFiniteEditError: if `l_e` becomes NaN or infinite.
+        """
+        config = self.edit_config.replace(**overrides)
+        editor = make_editor(config).to(self.device) if overrides else self.editor
+        with torch.inference_mode(False):
+            tail = Tail(self, config)
+            problem = self._edit_problem(tail, input_ids, attention_mask, labels, alternative_labels, config)
+            with torch.enable_grad():
+                outcome: EditOutcome = editor(problem)
+        return EditResult(
+            success=bool(outcome.loss <= 0),
+            steps=outcome.steps,
+            loss=outcome.loss.item(),
+            initial_loss=outcome.initial_loss,
+            patch=EditPatch(
+                tensors=outcome.parameters,
+                base_fingerprint=fingerprint(tail.parameters),
+                loss_before=outcome.initial_loss,
+                loss_after=outcome.loss.item(),
+                steps=outcome.steps,
+                length_penalty=problem.length_penalty,
+                base_model=self.config._name_or_path or None,
+                base_revision=getattr(self.config, "_commit_hash", None),
+            ),
+        )
+
+    def _edit_problem(
+        self,
+        tail: Tail,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+        alternative_labels: Tensor | None,
+        config: EditConfig,
+        create_graph: bool = False,
+    ) -> TranslationEditProblem:
+        if labels is None or alternative_labels is None:
+            raise EditableValueError("An edit needs labels (the wanted translation) and alternative_labels.")
+        if input_ids.dim() != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] == 0:
+            raise EditableValueError(f"input_ids of shape {tuple(input_ids.shape)}: one edit has (1, source_length).")
+        longest = getattr(self.config, "max_position_embeddings", None)
+        for name, tensor in (("source", input_ids), ("target", labels), ("alternatives", alternative_labels)):
+            if longest is not None and tensor.shape[-1] > longest:
+                raise EditableValueError(
+                    f"The edit's {name} is {tensor.shape[-1]} tokens long; the model takes {longest} at most."
+                )
+        return TranslationEditProblem(
+            tail,
+            input_ids,
+            attention_mask,
+            labels,
+            alternative_labels[:, : config.num_alternatives],
+            length_penalty=self.edit_length_penalty(config),
+            create_graph=create_graph,
+        )
+
+    def edit_length_penalty(self, config: EditConfig | None = None) -> float:
+        """λ of the scores that edits compare: the configuration's, else that of the model's beam search."""
+        config = self._edit_config if config is None else config
+        if config.length_penalty is not None:
+            return config.length_penalty
+        generation = self.generation_config.length_penalty
+        return 1.0 if generation is None else generation
+
+    @contextmanager
+    def edited(self, patch: EditPatch) -> Iterator["EditableMixin"]:
+        """The edited model inside the block, the original after it, bit for bit, also after an exception."""
+        patch.apply(self)
+        try:
+            yield self
+        finally:
+            patch.revert(self)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """
+        Save a checkpoint that vanilla transformers loads as the base class; the edit configuration, with the learned
+        coefficients, is in its `config.json`.
+
+        Args:
+            save_directory (`str`): folder to write.
+            kwargs: see [`~transformers.PreTrainedModel.save_pretrained`].
+
+        Raises:
+            EditableFileError: if `save_directory` is a file.
+        """
+        check_folder(save_directory)
+        setattr(self.config, CONFIG_KEY, {"version": CONFIG_VERSION, **self.edit_config.to_dict()})
+        if kwargs.get("state_dict") is not None:
+            kwargs["state_dict"] = {
+                name: tensor for name, tensor in kwargs["state_dict"].items() if not name.startswith("editor.")
+            }
+        # The base class saves a view of this model under its own name, without the editor.
+        vanilla = copy.copy(self)
+        vanilla.__class__ = base_class(type(self))
+        vanilla._modules = {name: module for name, module in self._modules.items() if name != "editor"}
+        vanilla.save_pretrained(save_directory, **kwargs)
+
+
+class AutoEditableModelForSeq2SeqLM:
+    """Loads any sequence-to-sequence checkpoint as an editable model."""
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike, edit_config: EditConfig | None = None, **kwargs: Any
+    ) -> EditableMixin:
+        """
+        Load a checkpoint, editable or not, from a folder or the Hub.
+
+        Args:
+            name_or_path (`str`): folder, or name on the Hub.
+            edit_config ([`EditConfig`], *optional*): `None` takes the checkpoint's own, or the defaults.
+            kwargs: see [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Raises:
+            EditableTypeError: if the checkpoint is not an encoder-decoder.
+
+        Example:
+
+        ```python
+        >>> from hf_editable import AutoEditableModelForSeq2SeqLM
+
+        >>> model = AutoEditableModelForSeq2SeqLM.from_pretrained("Helsinki-NLP/opus-mt-de-en")  # doctest: +SKIP
+        ```
+        """
+        hub_names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+        hub_kwargs = {name: kwargs[name] for name in hub_names if name in kwargs}
+        config = kwargs.get("config") or AutoConfig.from_pretrained(
+            name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub_kwargs
+        )
+        _check_seq2seq(config, os.fspath(name_or_path))
+        loaded = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **kwargs)
+        if isinstance(loaded, tuple):  # output_loading_info=True
+            return cls.from_model(loaded[0], edit_config), *loaded[1:]
+        return cls.from_model(loaded, edit_config)
+
+    @classmethod
+    def from_config(
+        cls, config: PretrainedConfig, edit_config: EditConfig | None = None, **kwargs: Any
+    ) -> EditableMixin:
+        """A new editable model with random weights; see `from_pretrained` for the arguments and errors."""
+        _check_seq2seq(config, type(config).__name__)
+        return cls.from_model(AutoModelForSeq2SeqLM.from_config(config, **kwargs), edit_config)
+
+    @classmethod
+    def from_model(cls, model: PreTrainedModel, edit_config: EditConfig | None = None) -> EditableMixin:
+        """
+        Make a loaded model editable, in place: the same object, with the same tensors, under an editable class.
+
+        Raises:
+            EditableTypeError: if the model is not an encoder-decoder whose decoder is a list of layers.
+        """
+        find_decoder_layers(model)
+        if not isinstance(model, EditableMixin):
+            model.__class__ = editable_class(type(model))
+            edit_config = _stored_edit_config(model.config) if edit_config is None else edit_config
+        if edit_config is not None:
+            model.edit_config = edit_config
+        return model
+
+
+@functools.cache
+def editable_class(base: type[PreTrainedModel]) -> type[EditableMixin]:
+    """The editable class made of a sequence-to-sequence model class, `Editable` before its name; always the same."""
+    return type(f"Editable{base.__name__}", (EditableMixin, base), {"__module__": __name__, "__reduce_ex__": _reduce})
+
+
+def base_class(editable: type[EditableMixin]) -> type[PreTrainedModel]:
+    """The transformers class beneath an editable class, which its checkpoints are saved as."""
+    return next(
+        cls for cls in editable.__mro__ if issubclass(cls, PreTrainedModel) and not issubclass(cls, EditableMixin)
+    )
+
+
+def _reduce(model: EditableMixin, protocol: int) -> tuple:
+    return _empty_model, (base_class(type(model)),), model.__dict__
+
+
+def _empty_model(base: type[PreTrainedModel]) -> EditableMixin:
+    editable = editable_class(base)
+    return editable.__new__(editable)
+
+
+def _check_seq2seq(config: PretrainedConfig, name: str) -> None:
+    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        raise EditableTypeError(
+            f"{name!r} is a {config.model_type!r} model, which is not an encoder-decoder. "
+            "Use a sequence-to-sequence checkpoint, such as Marian, M2M100, mBART or T5."
+        )
+
+
+def _stored_edit_config(config: PretrainedConfig) -> EditConfig:
+    values = dict(getattr(config, CONFIG_KEY, None) or {})
+    values.pop("version", None)
+    return EditConfig.from_dict(values)
+
+
+def _with_joint_signature(cls: type[EditableMixin]) -> Any:
+    """`EditableMixin.forward` with the base class's arguments in its signature, which Trainer reads."""
+
+    @functools.wraps(EditableMixin.forward)
+    def forward(self: EditableMixin, *args: Any, **kwargs: Any) -> EditableSeq2SeqLMOutput:
+        return EditableMixin.forward(self, *args, **kwargs)
+
+    base = inspect.signature(base_class(cls).forward).parameters
+    own = inspect.signature(EditableMixin.forward).parameters
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    joint = [parameter for parameter in base.values() if parameter.kind not in variadic]
+    joint += [parameter for name, parameter in own.items() if name != "self" and parameter.kind not in variadic]
+    joint.append(inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD))
+    forward.__signature__ = inspect.Signature(joint)
+    return forward
