@@ -1,0 +1,115 @@
+"""Sources encoded once, sorted by length, and decoded as often as needed with the model's own `generate`."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
+
+from .errors import EditableValueError
+
+
+# Where neither the caller nor the model says how long a translation may get. generate's own default is 20 tokens.
+DEFAULT_MAX_NEW_TOKENS = 256
+
+
+@dataclass
+class EncodedSources:
+    """
+    The encoder's output for a batch of sources.
+
+    Args:
+        indices (`list[int]`): which sources these are.
+        states (`torch.Tensor` of shape `(batch, source_length, hidden)`): the encoder's output.
+        attention_mask (`torch.LongTensor` of shape `(batch, source_length)`): 0 on padding.
+    """
+
+    indices: list[int]
+    states: Tensor
+    attention_mask: Tensor
+
+    def generate(self, model: PreTrainedModel, max_new_tokens: int, **options: Any) -> Tensor:
+        """
+        `model.generate(**options)` from these states: the encoder is not run again.
+
+        Args:
+            max_new_tokens (`int`): the most tokens of a translation.
+            options (*optional*): further arguments of [`~transformers.GenerationMixin.generate`].
+
+        Returns:
+            `torch.LongTensor` of shape `(batch · num_return_sequences, length)`: token ids.
+        """
+        # generate expands the encoder output it is given in place, so it gets one of its own; and it warns of a
+        # max_length in the model's settings beside max_new_tokens, unless that is taken away.
+        encoded = BaseModelOutput(last_hidden_state=self.states)
+        limits = {"max_new_tokens": max_new_tokens, "max_length": None}
+        return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
+
+
+def encode_sources(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, input_ids: Mapping[int, list[int]], indices: list[int]
+) -> EncodedSources:
+    """Run the encoder on the sources `input_ids[i]` of `indices`, padded to the longest of them."""
+    batch = tokenizer.pad({"input_ids": [input_ids[i] for i in indices]}, return_tensors="pt").to(model.device)
+    encoded = model.get_encoder()(input_ids=batch.input_ids, attention_mask=batch.attention_mask, return_dict=True)
+    return EncodedSources(indices, encoded.last_hidden_state, batch.attention_mask)
+
+
+def batches_by_length(lengths: dict[int, int], batch_size: int) -> list[list[int]]:
+    """
+    Indices in batches of similar lengths, the longest first, so that too large a batch fails at once.
+
+    Args:
+        lengths (`dict[int, int]`): length of each source, in tokens, by its index.
+        batch_size (`int`): sources in a batch.
+    """
+    order = sorted(lengths, key=lambda index: (-lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def resolve_max_new_tokens(model: PreTrainedModel, max_new_tokens: int | None = None) -> int:
+    """
+    The most tokens that a translation may have: the caller's number, else the model's own generation setting, else
+    256, or what the model has positions for if that is less.
+
+    Raises:
+        EditableValueError: if the number is below 1.
+    """
+    if max_new_tokens is not None:
+        return check_count("max_new_tokens", max_new_tokens)
+    settings = model.generation_config
+    if settings.max_new_tokens is not None:
+        return settings.max_new_tokens
+    if settings.max_length is not None:
+        return settings.max_length - 1  # the start token counts in max_length
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return DEFAULT_MAX_NEW_TOKENS if positions is None else min(DEFAULT_MAX_NEW_TOKENS, positions - 1)
+
+
+def check_count(name: str, value: int) -> int:
+    """
+    A whole number of 1 or more.
+
+    Raises:
+        EditableValueError: if it is not one.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise EditableValueError(f"{name}={value!r}: it must be a whole number, 1 or more.")
+    return value
+
+
+@contextmanager
+def frozen(model: PreTrainedModel) -> Iterator[None]:
+    """Dropout off and no gradients inside the block; each module's training mode as it was after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

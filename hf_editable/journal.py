@@ -1,0 +1,88 @@
+"""Long runs that can be interrupted: finished rows on disk, and what they depend on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .errors import EditableFileError, EditableValueError
+from .patches import fingerprint
+
+
+class Journal:
+    """
+    A file of finished rows, one JSON object a line, headed by the arguments they were made with.
+
+    A last line that was cut off by an interruption is dropped when the file is opened again.
+
+    Args:
+        path (`str` or `os.PathLike`): the file; made, with its folder, if it is not there.
+        arguments (`dict[str, Any]`): what the rows depend on, as plain JSON values.
+
+    Attributes:
+        rows (`list[dict[str, Any]]`): the rows that an earlier run finished.
+
+    Raises:
+        EditableValueError: if the file was written with other arguments; it names them.
+        EditableFileError: if a line other than the last is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike, arguments: dict[str, Any]):
+        self._path = Path(path)
+        self.rows: list[dict[str, Any]] = []
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self._path.read_bytes().rpartition(b"\n") if self._path.exists() else (b"", b"", b"")
+        if not whole[1]:
+            self._path.write_text(json.dumps({"arguments": arguments}) + "\n", encoding="utf-8")
+            return
+        try:
+            header, *self.rows = [json.loads(line) for line in whole[0].decode("utf-8").split("\n")]
+            earlier = header["arguments"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EditableFileError(f"{os.fspath(path)!r} is damaged ({error}). Delete it to start again.") from error
+        check_arguments(self._path.parent, earlier, arguments)
+        os.truncate(self._path, len(whole[0]) + 1)
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write rows, so that they are kept if the run ends now."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def check_arguments(folder: str | os.PathLike, earlier: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """
+    Refuse to mix results.
+
+    Raises:
+        EditableValueError: if the results in `folder` were made with other arguments; it names them.
+    """
+    different = [
+        f"{name} was {earlier.get(name)!r} and is now {arguments.get(name)!r}"
+        for name in sorted(earlier.keys() | arguments.keys())
+        if earlier.get(name) != arguments.get(name)
+    ]
+    if different:
+        raise EditableValueError(
+            f"{os.fspath(folder)!r} holds results made with other arguments: {'; '.join(different)}. "
+            "Give another output_dir, or the earlier arguments."
+        )
+
+
+def fingerprint_model(model: PreTrainedModel) -> str:
+    """A hash of all that decides a model's translations: its weights and its generation settings."""
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("editor.")}
+    settings = model.generation_config.to_dict()
+    settings.pop("transformers_version", None)
+    return fingerprint_rows([fingerprint(weights), settings])
+
+
+def fingerprint_rows(rows: Iterable[Any]) -> str:
+    """A hash of plain JSON values, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,316 @@
+"""Edits to train and to measure with, mined from the model itself: no human writes a wrong translation.
+
+For each source, the alternatives are the model's most likely translations, and the target is one that it samples
+(paper, section 4.3). Neither uses a reference, so monolingual text is enough.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value, load_from_disk
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .collator import longest_input
+from .decoding import batches_by_length, check_count, encode_sources, frozen, resolve_max_new_tokens
+from .errors import EditableFileError, EditableTypeError, EditableValueError
+from .files import check_folder, whole_folder
+from .journal import Journal, check_arguments, fingerprint_model, fingerprint_rows
+
+
+logger = logging.get_logger(__name__)
+
+INFO_NAME = "mining_info.json"
+JOURNAL_NAME = "mined.jsonl"
+_FEATURES = Features({"source": Value("string"), "target": Value("string"), "alternatives": List(Value("string"))})
+
+
+@dataclass
+class MiningCounts:
+    """
+    What became of the sources. Kept in `mining_info.json`.
+
+    Args:
+        sources (`int`): sources looked at.
+        empty_sources (`int`): left out: nothing in them.
+        long_sources (`int`): left out: more tokens than the model takes.
+        empty_targets (`int`): left out: the sampled target is empty.
+        unknown_targets (`int`):
+            left out: the sampled target, read as text again, has unknown tokens.
+        without_alternatives (`int`): left out: no alternative was left.
+        edits (`int`): the sources that were not left out.
+        empty_alternatives (`int`): alternatives dropped from edits: empty.
+        duplicate_alternatives (`int`): alternatives dropped from edits: the same text as a more likely one.
+        equal_alternatives (`int`): alternatives dropped from edits: the target itself.
+    """
+
+    sources: int = 0
+    empty_sources: int = 0
+    long_sources: int = 0
+    empty_targets: int = 0
+    unknown_targets: int = 0
+    without_alternatives: int = 0
+    edits: int = 0
+    empty_alternatives: int = 0
+    duplicate_alternatives: int = 0
+    equal_alternatives: int = 0
+
+
+class SeededSampling(LogitsProcessor):
+    """
+    Samples each row's next token from `softmax(logits / temperature)` over the whole vocabulary.
+
+    Adds Gumbel noise to `logits / temperature` and leaves only the greatest: exact sampling (the Gumbel-max trick)
+    with greedy decoding, from the row's own stream of noise. So neither batching nor an interrupted run changes what
+    a source is given, where `generate(do_sample=True)` draws all rows from one stream; rounding that differs between
+    batches hardly ever matters, where it would often move the sums of many small probabilities. The warpers of the
+    model's generation settings (top-k, top-p, …) are not in use then; tokens that the settings force or forbid stay
+    so.
+
+    Args:
+        temperature (`float`): above 1 is flatter than the model's own distribution.
+        streams (`list[numpy.random.Generator]`): one of each row.
+    """
+
+    def __init__(self, temperature: float, streams: list[np.random.Generator]):
+        self.temperature = temperature
+        self.streams = streams
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores with all but the sampled token of each row at −∞."""
+        # −log of an exponential variable is a Gumbel one. In float32 it would come out infinite now and then.
+        noise = np.stack([-np.log(stream.standard_exponential(scores.shape[-1])) for stream in self.streams])
+        noisy = scores / self.temperature + torch.from_numpy(noise).to(scores.device, scores.dtype)
+        return torch.full_like(scores, -torch.inf).scatter(-1, noisy.argmax(-1, keepdim=True), 0.0)
+
+
+def mine_edits(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    *,
+    num_alternatives: int = 32,
+    temperature: float = 1.2,
+    batch_size: int = 8,
+    num_edits: int | None = None,
+    max_new_tokens: int | None = None,
+    seed: int = 0,
+    output_dir: str | os.PathLike | None = None,
+    source_column: str = "source",
+) -> Dataset:
+    """
+    Mine edits from sources: the model's most likely translations, and one to prefer to them, sampled from it.
+
+    Alternatives are the result of beam search with as many beams, ranked by the model's own length penalty. Those
+    that are empty, repeat another or equal the target are left out, and so are sources that no usable edit comes
+    from; [`MiningCounts`] are logged.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]): an encoder-decoder, editable or not. It is not changed.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
+        dataset ([`~datasets.Dataset`]): sources.
+        num_alternatives (`int`, *optional*, defaults to `32`): translations of each source to outrank (the paper's k).
+        temperature (`float`, *optional*, defaults to `1.2`): of the sampled target, over the whole vocabulary.
+        batch_size (`int`, *optional*, defaults to `8`): sources decoded at once, each with `num_alternatives` beams.
+        num_edits (`int`, *optional*):
+            How many sources to mine, chosen at random; `None` takes all. A few may give no edit.
+        max_new_tokens (`int`, *optional*):
+            The most tokens of a translation; `None` takes the model's generation settings, or 256 without any.
+        seed (`int`, *optional*, defaults to `0`): of the choice of sources, and of each source's target.
+        output_dir (`str`, *optional*):
+            Folder for the result, in the form of `Dataset.save_to_disk`, and for what is finished meanwhile: a second
+            call with the same arguments goes on where the first one ended, or returns its result.
+        source_column (`str`, *optional*, defaults to `"source"`): the column that holds the sources.
+
+    Returns:
+        [`~datasets.Dataset`] with the columns `source` (`str`), `target` (`str`) and `alternatives` (`list[str]`, the
+        most likely first), in the order of the sources.
+
+    Raises:
+        EditableTypeError: if `dataset` is not a dataset of one split.
+        EditableValueError:
+            if a number is out of range, the column is missing, no edit is found, or `output_dir` holds the result of
+            other arguments.
+        EditableFileError: if `output_dir` is a file, or a folder of other things.
+
+    Example:
+
+    ```python
+    >>> from hf_editable import mine_edits
+
+    >>> edits = mine_edits(model, tokenizer, data["train"], num_edits=1000, output_dir="edits")  # doctest: +SKIP
+    >>> edits.column_names  # doctest: +SKIP
+    ['source', 'target', 'alternatives']
+    ```
+    """
+    for name, value in (("num_alternatives", num_alternatives), ("batch_size", batch_size)):
+        check_count(name, value)
+    if not temperature > 0:
+        raise EditableValueError(f"temperature={temperature!r}: it must be above 0, such as 1.2.")
+    sources = _sources(dataset, source_column, num_edits, seed)
+    max_new_tokens = resolve_max_new_tokens(model, max_new_tokens)
+    arguments = {
+        "model": fingerprint_model(model),
+        "sources": fingerprint_rows(sources.items()),
+        "num_alternatives": num_alternatives,
+        "temperature": temperature,
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    if output_dir is not None and (finished := _finished(output_dir, arguments)) is not None:
+        return finished
+    journal = None if output_dir is None else Journal(Path(output_dir) / JOURNAL_NAME, arguments)
+    rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
+    with logging.tqdm(total=len(sources), desc="Mining edits", unit="source") as progress:
+        for mined in _mine(model, tokenizer, sources, rows.keys(), arguments):
+            rows.update((row["index"], row) for row in mined)
+            if journal is not None:
+                journal.append(mined)
+            progress.update(len(rows) - progress.n)
+    edits, counts = _select(tokenizer, sources, rows)
+    logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")
+    if not edits:
+        raise EditableValueError(f"None of the {len(sources)} sources gave an edit: {dataclasses.asdict(counts)}.")
+    result = Dataset.from_list(edits, features=_FEATURES)
+    if output_dir is not None:
+        _save(result, output_dir, {"arguments": arguments, "counts": dataclasses.asdict(counts)})
+    return result
+
+
+def choose(count: int, wanted: int | None, seed: int) -> list[int]:
+    """
+    Indices of `wanted` of `count` rows, at random but in their order; `None` takes all.
+
+    Raises:
+        EditableValueError: if `wanted` is below 1.
+    """
+    if wanted is None or check_count("The number of rows to take", wanted) >= count:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, wanted, replace=False).tolist())
+
+
+def _sources(dataset: Dataset, column: str, num_edits: int | None, seed: int) -> dict[int, str]:
+    """The sources to mine, by their index in the dataset."""
+    if not isinstance(dataset, Dataset):
+        raise EditableTypeError(
+            f"Edits are mined from one datasets.Dataset, not a {type(dataset).__name__}. Take a split."
+        )
+    if column not in dataset.column_names:
+        raise EditableValueError(
+            f"The dataset has no column {column!r} but {dataset.column_names}. Set source_column."
+        )
+    indices = choose(len(dataset), num_edits, seed)
+    return dict(zip(indices, dataset.select(indices)[column], strict=True))
+
+
+def _mine(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: dict[int, str],
+    finished: Any,
+    arguments: dict[str, Any],
+) -> Iterator[list[dict[str, Any]]]:
+    """
+    Raw rows of the sources that are not in `finished`, batch by batch.
+
+    A batch of which some rows are finished is decoded whole all the same: the shapes of a batch move the last digits
+    of its scores, and a resumed run is to equal an uninterrupted one.
+    """
+    usable = [index for index, text in sources.items() if text.strip()]
+    texts = [sources[index] for index in usable]
+    encoded = dict(zip(usable, tokenizer(texts).input_ids, strict=True)) if usable else {}
+    longest = longest_input(tokenizer, model)
+    unusable = dict.fromkeys(sources.keys() - encoded.keys(), "empty")
+    unusable |= {index: "long" for index, ids in encoded.items() if longest is not None and len(ids) > longest}
+    yield [{"index": index, "left_out": unusable[index]} for index in sorted(unusable.keys() - finished)]
+    lengths = {index: len(ids) for index, ids in encoded.items() if index not in unusable}
+    for batch in batches_by_length(lengths, arguments["batch_size"]):
+        if finished >= set(batch):
+            continue
+        targets, alternatives = _decode_batch(model, tokenizer, encoded, batch, arguments)
+        yield [
+            {"index": index, "target": target, "alternatives": texts}
+            for index, target, texts in zip(batch, targets, alternatives, strict=True)
+        ]
+
+
+def _decode_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: dict[int, list[int]],
+    batch: list[int],
+    arguments: dict[str, Any],
+) -> tuple[list[str], list[list[str]]]:
+    """A sampled target and the most likely translations of each source of a batch."""
+    count = arguments["num_alternatives"]
+    limits = {"max_new_tokens": arguments["max_new_tokens"], "do_sample": False}
+    streams = [np.random.default_rng((arguments["seed"], index)) for index in batch]
+    sampling = SeededSampling(arguments["temperature"], streams)
+    with frozen(model):
+        encodings = encode_sources(model, tokenizer, encoded, batch)
+        likely = encodings.generate(model, num_beams=count, num_return_sequences=count, **limits)
+        sampled = encodings.generate(model, num_beams=1, logits_processor=LogitsProcessorList([sampling]), **limits)
+    texts = tokenizer.batch_decode(likely, skip_special_tokens=True)
+    targets = tokenizer.batch_decode(sampled, skip_special_tokens=True)
+    return targets, [texts[start : start + count] for start in range(0, len(texts), count)]
+
+
+def _select(
+    tokenizer: PreTrainedTokenizerBase, sources: dict[int, str], rows: dict[int, dict[str, Any]]
+) -> tuple[list[dict[str, Any]], MiningCounts]:
+    """The usable edits among raw rows, and the counts of all that was left out."""
+    counts = MiningCounts(sources=len(sources))
+    edits = []
+    for index, source in sources.items():
+        row = rows[index]
+        if "left_out" in row:
+            counts.empty_sources += row["left_out"] == "empty"
+            counts.long_sources += row["left_out"] == "long"
+            continue
+        target = row["target"].strip()
+        texts = [text.strip() for text in row["alternatives"]]
+        different = list(dict.fromkeys(text for text in texts if text))
+        alternatives = [text for text in different if text != target]
+        if not target:
+            counts.empty_targets += 1
+        elif tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer(text_target=target).input_ids:
+            counts.unknown_targets += 1
+        elif not alternatives:
+            counts.without_alternatives += 1
+        else:
+            counts.edits += 1
+            counts.empty_alternatives += texts.count("")
+            counts.duplicate_alternatives += len(texts) - texts.count("") - len(different)
+            counts.equal_alternatives += len(different) - len(alternatives)
+            edits.append({"source": source, "target": target, "alternatives": alternatives})
+    return edits, counts
+
+
+def _finished(output_dir: str | os.PathLike, arguments: dict[str, Any]) -> Dataset | None:
+    """The result of an earlier run with the same arguments, if the folder holds one."""
+    folder = check_folder(output_dir)
+    info, journal = folder / INFO_NAME, folder / JOURNAL_NAME
+    if info.is_file():
+        check_arguments(output_dir, json.loads(info.read_text())["arguments"], arguments)
+        return load_from_disk(os.fspath(folder))
+    if folder.is_dir() and any(folder.iterdir()) and not journal.is_file():
+        raise EditableFileError(f"{os.fspath(output_dir)!r} holds other files. Give a new or an empty output_dir.")
+    return None
+
+
+def _save(edits: Dataset, output_dir: str | os.PathLike, info: dict[str, Any]) -> None:
+    with whole_folder(output_dir) as folder:
+        edits.save_to_disk(folder)
+    # The last file to appear says that the others are whole.
+    with whole_folder(output_dir) as folder:
+        (folder / INFO_NAME).write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
+    (Path(output_dir) / JOURNAL_NAME).unlink()

@@ -1,0 +1,232 @@
+import json
+from collections import Counter
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from hf_editable import EditableFileError, EditableTypeError, EditableValueError, mine_edits
+from hf_editable.cli.mine_edits import main
+from hf_editable.journal import Journal, fingerprint_model
+from hf_editable.mining import INFO_NAME, JOURNAL_NAME, SeededSampling
+
+
+OPTIONS = {"num_alternatives": 3, "batch_size": 4, "max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_pairs):
+    """Ten sources of different lengths, an empty one and one that is too long for the model."""
+    texts = [" ".join(pair["source"].split()[: 2 + index % 5]) for index, pair in enumerate(tiny_pairs[:10])]
+    return datasets.Dataset.from_dict({"source": [*texts, " ", "hund " * 40]})
+
+
+@pytest.fixture
+def counted(tiny_model, tiny_tokenizer, sources, tmp_path):
+    """Mines from fixed decodings instead of the model's: gives the edits and the counts."""
+
+    def mine(target, alternatives):
+        def encode(text):
+            return [2, *tiny_tokenizer(text_target=text).input_ids] if text else [2, 2]
+
+        def generate(num_beams, **_):
+            rows = [encode(text) for text in (alternatives if num_beams > 1 else [target])]
+            return torch.tensor([row + [1] * (16 - len(row)) for row in rows])
+
+        tiny_model.generate = generate
+        options = {"num_alternatives": len(alternatives), "batch_size": 1, "output_dir": tmp_path / "mined"}
+        edits = mine_edits(tiny_model, tiny_tokenizer, sources.select([2, 10, 11]), **options)
+        return edits.to_list(), json.loads((tmp_path / "mined" / INFO_NAME).read_text())["counts"]
+
+    return mine
+
+
+def test_batches_equal_one_at_a_time_and_plain_generate(tiny_model, tiny_tokenizer, sources):
+    tiny_model.train()
+    settings = tiny_model.generation_config.to_dict()
+    mined = mine_edits(tiny_model, tiny_tokenizer, sources, **OPTIONS)
+    alone = mine_edits(tiny_model, tiny_tokenizer, sources, **{**OPTIONS, "batch_size": 1})
+    assert tiny_model.training and tiny_model.generation_config.to_dict() == settings
+    assert mined.to_list() == alone.to_list() and mined.column_names == ["source", "target", "alternatives"]
+    assert [row["source"] for row in mined] == sources["source"][:10]
+    tiny_model.eval()
+    for row in mined:
+        inputs = tiny_tokenizer(row["source"], return_tensors="pt")
+        beams = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6}
+        texts = tiny_tokenizer.batch_decode(tiny_model.generate(inputs.input_ids, **beams), skip_special_tokens=True)
+        assert row["alternatives"] == [text for text in dict.fromkeys(texts) if text not in ("", row["target"])]
+
+
+def test_sampled_tokens_follow_the_tempered_distribution():
+    torch.manual_seed(0)
+    rows = 20_000
+    logits = torch.randn(8) * 2
+    logits[3] = -torch.inf
+    sampling = SeededSampling(1.2, [np.random.default_rng((7, index)) for index in range(rows)])
+    scores = sampling(torch.zeros(rows, 1, dtype=torch.long), logits.expand(rows, -1))
+    counts = np.bincount(scores.argmax(-1).numpy(), minlength=8)
+    expected = (logits / 1.2).softmax(-1).double().numpy() * rows
+    assert counts[3] == 0
+    # 24.3 is the 99.9 % point of chi-square with 7 degrees of freedom; here there are 6.
+    assert sum((counts[i] - expected[i]) ** 2 / expected[i] for i in range(8) if i != 3) < 24.3
+
+
+def test_targets_come_from_the_whole_vocabulary_at_the_temperature(tiny_model, tiny_tokenizer, sources):
+    tiny_model.generation_config.top_k = 1
+    tiny_model.generation_config.max_length = 2
+    repeated = sources.select([3] * 3000)
+    options = {"num_alternatives": 2, "batch_size": 500}
+    mined = mine_edits(tiny_model, tiny_tokenizer, repeated, temperature=2.0, max_new_tokens=1, **options)
+    inputs = tiny_tokenizer(repeated[0]["source"], return_tensors="pt")
+    with torch.no_grad():
+        logits = tiny_model(**inputs, decoder_input_ids=torch.tensor([[2]])).logits[0, 0]
+    probabilities = (logits / 2.0).softmax(-1)
+    words = {i: tiny_tokenizer.decode([i]) for i in range(4, len(tiny_tokenizer))}
+    total = sum(probabilities[i] for i in words)
+    counts = Counter(mined["target"])
+    for index, word in words.items():
+        expected = float(probabilities[index] / total)
+        assert abs(counts[word] / len(mined) - expected) < 5 * (expected / len(mined)) ** 0.5 + 1e-3
+
+
+def test_seed_decides_targets_only(tiny_model, tiny_tokenizer, sources):
+    first, again, other = (mine_edits(tiny_model, tiny_tokenizer, sources, seed=seed, **OPTIONS) for seed in (1, 1, 2))
+    assert first.to_list() == again.to_list()
+    assert first["target"][:] != other["target"][:]
+
+
+@pytest.mark.parametrize("torn", [True, False])
+def test_resumed_equals_uninterrupted(tiny_model, tiny_tokenizer, sources, tmp_path, torn, monkeypatch):
+    folder = tmp_path / "mined"
+    whole = mine_edits(tiny_model, tiny_tokenizer, sources, **OPTIONS)
+    generate = tiny_model.generate
+    calls = []
+
+    def interrupted(**options):
+        calls.append(options)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return generate(**options)
+
+    monkeypatch.setattr(tiny_model, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=folder, **OPTIONS)
+    journal = folder / JOURNAL_NAME
+    assert len(journal.read_text().splitlines()) == 1 + 2 + 8  # arguments, two left out, two batches
+    if torn:
+        journal.write_bytes(journal.read_bytes()[:-9])
+    calls.clear()
+    resumed = mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=folder, **OPTIONS)
+    assert len(calls) == (4 if torn else 2)  # the torn line's batch, and the last one
+    assert resumed.to_list() == whole.to_list() == datasets.load_from_disk(folder).to_list()
+    monkeypatch.setattr(tiny_model, "generate", None)  # nothing is decoded again
+    finished = mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=folder, **OPTIONS)
+    assert finished.to_list() == whole.to_list() and not journal.exists()
+
+
+def test_other_arguments_in_a_used_folder_raise(tiny_model, tiny_tokenizer, sources, tmp_path):
+    mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path / "mined", **OPTIONS)
+    with pytest.raises(EditableValueError, match="seed was 0 and is now 1; temperature was 1.2 and is now 1.0"):
+        mine_edits(
+            tiny_model, tiny_tokenizer, sources, output_dir=tmp_path / "mined", temperature=1.0, seed=1, **OPTIONS
+        )
+    before = fingerprint_model(tiny_model)
+    tiny_model.generation_config.length_penalty = 0.5
+    assert fingerprint_model(tiny_model) != before
+    with pytest.raises(EditableValueError, match=f"model was '{before}'"):
+        mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path / "mined", **OPTIONS)
+
+
+def test_useless_alternatives_go_and_are_counted(counted):
+    edits, counts = counted("the dog", ["the car", "the dog", "", "the car", "the man"])
+    assert [(row["target"], row["alternatives"]) for row in edits] == [("the dog", ["the car", "the man"])]
+    assert counts == {
+        "sources": 3,
+        "empty_sources": 1,
+        "long_sources": 1,
+        "empty_targets": 0,
+        "unknown_targets": 0,
+        "without_alternatives": 0,
+        "edits": 1,
+        "empty_alternatives": 1,
+        "duplicate_alternatives": 1,
+        "equal_alternatives": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "alternatives", "reason"),
+    [
+        ("", ["the car", "the man"], "empty_targets"),
+        ("the dog", ["the dog", ""], "without_alternatives"),
+    ],
+)
+def test_useless_targets_leave_no_edit(counted, target, alternatives, reason):
+    with pytest.raises(EditableValueError, match=f"None of the 3 sources gave an edit: .*'{reason}': 1"):
+        counted(target, alternatives)
+
+
+def test_targets_that_cannot_be_read_again_are_left_out(counted, tiny_tokenizer, monkeypatch):
+    decode = tiny_tokenizer.batch_decode
+    monkeypatch.setattr(
+        tiny_tokenizer,
+        "batch_decode",
+        lambda ids, **options: [text.replace("dog", "d@g") for text in decode(ids, **options)],
+    )
+    with pytest.raises(EditableValueError, match="'unknown_targets': 1"):
+        counted("the dog", ["the car", "the man"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_alternatives": 0}, EditableValueError, "num_alternatives=0: it must be a whole number"),
+        ({"batch_size": 1.5}, EditableValueError, "batch_size=1.5: it must be a whole number"),
+        ({"temperature": 0.0}, EditableValueError, "temperature=0.0: it must be above 0"),
+        ({"num_edits": 0}, EditableValueError, "number of rows to take=0"),
+        ({"max_new_tokens": 0}, EditableValueError, "max_new_tokens=0"),
+        ({"source_column": "text"}, EditableValueError, r"no column 'text' but \['source'\]"),
+        ({"dataset": datasets.DatasetDict()}, EditableTypeError, "not a DatasetDict"),
+    ],
+)
+def test_bad_arguments_raise(tiny_model, tiny_tokenizer, sources, options, error, message):
+    with pytest.raises(error, match=message):
+        mine_edits(tiny_model, tiny_tokenizer, **{"dataset": sources, **options})
+
+
+def test_journal_drops_a_torn_line_and_goes_on(tmp_path):
+    path = tmp_path / "folder" / "rows.jsonl"
+    Journal(path, {"seed": 0}).append([{"index": 0}, {"index": 1}])
+    path.write_bytes(path.read_bytes()[:-3])
+    torn = Journal(path, {"seed": 0})
+    torn.append([{"index": 2}])
+    assert torn.rows == [{"index": 0}] and Journal(path, {"seed": 0}).rows == [{"index": 0}, {"index": 2}]
+    path.write_bytes(path.read_bytes()[:5])  # not even the arguments were written whole
+    assert Journal(path, {"seed": 1}).rows == Journal(path, {"seed": 1}).rows == []
+
+
+def test_unusable_folders_raise(tiny_model, tiny_tokenizer, sources, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(EditableFileError, match="is a file"):
+        mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path / "notes.txt")
+    with pytest.raises(EditableFileError, match="holds other files"):
+        mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"arguments": {}}\nnot JSON\n{"index": 1}\n')
+    with pytest.raises(EditableFileError, match="rows.jsonl' is damaged"):
+        Journal(tmp_path / "rows.jsonl", {})
+
+
+def test_command(tiny_model, tiny_tokenizer, tiny_pairs, tmp_path, capsys):
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    datasets.DatasetDict(train=datasets.Dataset.from_list(tiny_pairs)).save_to_disk(tmp_path / "data")
+    argv = ["--model_name_or_path", str(tmp_path / "model"), "--data_dir", str(tmp_path / "data"), "--num_edits", "5"]
+    argv += ["--output_dir", str(tmp_path / "edits"), "--num_alternatives", "4", "--max_new_tokens", "6"]
+    assert main(argv) == 0
+    edits = datasets.load_from_disk(tmp_path / "edits")
+    assert 0 < len(edits) <= 5 and set(edits["source"]) <= {pair["source"] for pair in tiny_pairs}
+    assert main([*argv, "--split", "test"]) == 2
+    assert "has the splits ['train']" in capsys.readouterr().err
+    assert main([*argv, "--model_name_or_path", str(tmp_path / "missing")]) == 2
+    assert "Cannot load" in capsys.readouterr().err
