@@ -1,0 +1,128 @@
+"""Measure single edits of one or several models on the same edits and test set: the paper's Table 6."""
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import EditableFileError, EditableValueError
+from . import run_main
+from .train_editable import load_edits
+
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from ..evaluation import EditReport
+
+
+@dataclass
+class EvaluationArguments:
+    """Which models to edit, with which edits, and what to translate after each."""
+
+    model_name_or_path: list[str] = field(metadata={"help": "Models to compare: folders, or names on the Hub."})
+    edits_dir: str = field(metadata={"help": "Folder of mined edits."})
+    data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
+    output_dir: str = field(metadata={"help": "Folder for the results. An interrupted run goes on where it ended."})
+    names: list[str] | None = field(
+        default=None, metadata={"help": "What to call the models. Default: the last part of their paths."}
+    )
+    split: str = field(default="test", metadata={"help": "Split that is translated after every edit."})
+    num_edits: int | None = field(default=None, metadata={"help": "Edits to measure, chosen at random. Default: all."})
+    num_test: int | None = field(
+        default=None, metadata={"help": "Sentences to translate, chosen at random. Default: all."}
+    )
+    num_beams: int = field(default=5, metadata={"help": "Beam size."})
+    batch_size: int = field(default=64, metadata={"help": "Sentences translated at once."})
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "The most tokens of a translation. Default: the model's own setting, or 256."}
+    )
+    learning_rate: float | None = field(default=None, metadata={"help": "Step size of edits. Default: the model's."})
+    max_steps: int | None = field(default=None, metadata={"help": "The most steps of an edit. Default: the model's."})
+    bleu_tokenize: str = field(
+        default="13a", metadata={"help": "Tokenizer of sacrebleu; none where the data are tokenized text."}
+    )
+    lowercase: bool = field(default=False, metadata={"help": "Whether BLEU ignores case."})
+    seed: int = field(default=0, metadata={"help": "Seed of the choices at random and of the bootstrap."})
+
+    def labels(self) -> list[str]:
+        """
+        A name for each model.
+
+        Raises:
+            EditableValueError: if there are more or fewer names than models, or two are the same.
+        """
+        labels = self.names or [Path(model).name for model in self.model_name_or_path]
+        if len(labels) != len(self.model_name_or_path) or len(set(labels)) != len(labels):
+            raise EditableValueError(
+                f"--names {' '.join(labels)}: {len(self.model_name_or_path)} models need as many names, all different."
+            )
+        return labels
+
+
+def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, data: "DatasetDict") -> "EditReport":
+    import torch
+    from transformers import AutoTokenizer
+
+    from ..evaluation import evaluate_edits
+    from ..modeling import AutoEditableModelForSeq2SeqLM
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoEditableModelForSeq2SeqLM.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise EditableFileError(f"Cannot load {path!r}: {error}") from error
+    options = (
+        "num_edits",
+        "num_test",
+        "num_beams",
+        "batch_size",
+        "max_new_tokens",
+        "bleu_tokenize",
+        "lowercase",
+        "seed",
+    )
+    overrides = ("learning_rate", "max_steps")
+    given = {key: getattr(arguments, key) for key in options}
+    given |= {key: getattr(arguments, key) for key in overrides if getattr(arguments, key) is not None}
+    return evaluate_edits(
+        model.to("cuda" if torch.cuda.is_available() else "cpu"),
+        tokenizer,
+        load_edits(arguments.edits_dir),
+        data[arguments.split],
+        name=name,
+        output_dir=Path(arguments.output_dir) / name.replace("/", "_"),
+        **given,
+    )
+
+
+def _evaluate(argv: list[str] | None) -> None:
+    from transformers import HfArgumentParser
+
+    from ..data.parallel import load_translations
+    from ..evaluation import format_table, plot_drawdown
+    from ..files import check_folder, whole_folder
+
+    (arguments,) = HfArgumentParser(EvaluationArguments, description=__doc__).parse_args_into_dataclasses(argv)
+    check_folder(arguments.output_dir)
+    labels, data = arguments.labels(), load_translations(arguments.data_dir)
+    if arguments.split not in data:
+        raise EditableValueError(f"--split {arguments.split}: {arguments.data_dir} has the splits {sorted(data)}.")
+    command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
+    reports = []
+    for path, name in zip(arguments.model_name_or_path, labels, strict=True):
+        report = _evaluate_model(arguments, path, name, data)
+        report.summary["command"] = command
+        report.save(Path(arguments.output_dir) / name.replace("/", "_"))
+        reports.append(report)
+    table = format_table(reports)
+    with whole_folder(arguments.output_dir) as folder:
+        (folder / "table.md").write_text(table + "\n", encoding="utf-8")
+        plot_drawdown(reports, folder / "drawdown.png")
+    print(table)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/evaluate_edits.py`; returns the exit code."""
+    return run_main(_evaluate, argv)

@@ -1,0 +1,72 @@
+"""A test set that is translated again and again by models that share an encoder."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..collator import DataCollatorForEditableSeq2Seq
+from ..decoding import EncodedSources, batches_by_length
+from ..errors import EditableValueError
+from ..scoring import num_tokens, token_kl
+from ..tail import Tail, TrunkStates
+
+
+class EncodedTestSet:
+    """
+    Sentence pairs in batches, with the encoder and trunk states kept, which no edit moves.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]): the model before any edit.
+        tail ([`Tail`]): the part of it that edits move.
+        collator ([`DataCollatorForEditableSeq2Seq`]): with the model's tokenizer.
+        pairs (`list[dict[str, str]]`): `source` and `target`, the reference.
+        batch_size (`int`): sentences in a batch.
+
+    Raises:
+        EditableValueError: if a sentence has more tokens than the model takes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tail: Tail,
+        collator: DataCollatorForEditableSeq2Seq,
+        pairs: Sequence[dict[str, str]],
+        batch_size: int,
+    ):
+        self._tokenizer = collator.tokenizer
+        sources = self._tokenizer([pair["source"] for pair in pairs]).input_ids
+        references = self._tokenizer(text_target=[pair["target"] for pair in pairs]).input_ids
+        longest = collator.max_source_length
+        for pair, *encoded in zip(pairs, sources, references, strict=True):
+            if longest is not None and max(map(len, encoded)) > longest:
+                raise EditableValueError(
+                    f"The test pair of {pair['source'][:60]!r} has more than the {longest} tokens that the model "
+                    "takes. Leave it out of the test set."
+                )
+        self._batches: list[tuple[EncodedSources, Tensor, TrunkStates]] = []
+        lengths = {index: len(ids) for index, ids in enumerate(sources)}
+        for indices in batches_by_length(lengths, batch_size):
+            batch = collator([{"input_ids": sources[i], "labels": references[i]} for i in indices]).to(model.device)
+            states = tail.record(batch["input_ids"], batch["attention_mask"], batch["labels"])
+            sources_of = EncodedSources(indices, states.encoder_states, batch["attention_mask"])
+            self._batches.append((sources_of, batch["labels"], states))
+
+    def translate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
+        """Translations by beam search, in the order of the pairs."""
+        texts: dict[int, str] = {}
+        for sources, _, _ in self._batches:
+            output = sources.generate(model, max_new_tokens, num_beams=num_beams, do_sample=False)
+            decoded = self._tokenizer.batch_decode(output, skip_special_tokens=True)
+            texts.update(zip(sources.indices, decoded, strict=True))
+        return [texts[index] for index in range(len(texts))]
+
+    def divergence(self, tail: Tail, parameters: Mapping[str, Tensor]) -> float:
+        """`KL(model || model with the parameters)` in nats, averaged over the tokens of all references."""
+        total = sum(
+            token_kl(tail.logits(states), tail.logits(states, parameters), labels).sum(dtype=torch.float64)
+            for _, labels, states in self._batches
+        )
+        return float(total / sum(num_tokens(labels) for _, labels, _ in self._batches))
