@@ -1,0 +1,169 @@
+"""Train a translation model so that edits of it are reliable, local and cheap."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..errors import EditableFileError, EditableValueError
+from . import run_main
+from .training import bleu_metric, check_output_dir, encode_splits, load_data, run_training
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from ..modeling import EditableMixin
+
+
+@dataclass
+class ScriptArguments:
+    """The model and the data."""
+
+    model_name_or_path: str = field(metadata={"help": "Checkpoint to start from: a folder, or a name on the Hub."})
+    data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
+    edits_dir: str = field(
+        metadata={"help": "Folder of mined edits: a dataset with columns source, target and alternatives."}
+    )
+    from_scratch: bool = field(
+        default=False, metadata={"help": "Whether to start from new random weights of the checkpoint's shape."}
+    )
+    dropout: float | None = field(
+        default=None, metadata={"help": "Dropout probability in training, between 0 and 1. Default: the checkpoint's."}
+    )
+
+
+@dataclass
+class EditArguments:
+    """What an edit is. Without a value here, that of the checkpoint holds, or else the default of EditConfig."""
+
+    edit_optimizer: str | None = field(
+        default=None, metadata={"help": "Optimizer of an edit: gd, scaled_gd, rprop, rmsprop, momentum or adam."}
+    )
+    edit_learning_rate: float | None = field(default=None, metadata={"help": "Step size of an edit, above 0."})
+    edit_beta: float | None = field(
+        default=None, metadata={"help": "Decay of the mean of squared gradients in an edit, between 0 and 1."}
+    )
+    edit_momentum: float | None = field(
+        default=None, metadata={"help": "Decay of the sum or mean of gradients in an edit, between 0 and 1."}
+    )
+    edit_max_steps: int | None = field(default=None, metadata={"help": "The most steps an edit may take."})
+    edit_length_penalty: float | None = field(
+        default=None,
+        metadata={"help": "Exponent of the length in a translation's score: 0 is the paper's, 1 the mean per token."},
+    )
+    edit_num_alternatives: int | None = field(
+        default=None, metadata={"help": "The most alternatives that a target is made to outrank."}
+    )
+    layers_to_transform: list[int] | None = field(
+        default=None, metadata={"help": "Decoder layers that an edit moves; -1 is the final one."}
+    )
+    target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Modules of those layers that an edit moves. Default: all."}
+    )
+    exclude_modules: list[str] | None = field(
+        default=None, metadata={"help": "Modules of those layers that an edit leaves."}
+    )
+    learn_coefficients: bool | None = field(
+        default=None, metadata={"help": "Whether training also learns the edit's own step size and decay."}
+    )
+
+    def overrides(self) -> dict[str, object]:
+        """Fields of `EditConfig` that were given."""
+        return {
+            name.removeprefix("edit_"): value for name, value in dataclasses.asdict(self).items() if value is not None
+        }
+
+
+def load_edits(edits_dir: str) -> "Dataset":
+    """
+    Load mined edits; of a dataset with splits, `train`.
+
+    Raises:
+        EditableFileError: if there is no such dataset.
+        EditableValueError: if it has splits but none named `train`.
+    """
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        edits = load_from_disk(edits_dir)
+    except (OSError, ValueError) as error:
+        raise EditableFileError(
+            f"Cannot load the edits {edits_dir!r}: {error} Give the folder that mining wrote."
+        ) from error
+    if not isinstance(edits, DatasetDict):
+        return edits
+    if "train" not in edits:
+        raise EditableValueError(f"{edits_dir} has the splits {sorted(edits)}; training needs one named 'train'.")
+    return edits["train"]
+
+
+def _fitting(edits: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: float) -> "Dataset":
+    """The edits whose texts the model takes, so that none stops the training when its turn comes."""
+    from transformers.utils import logging
+
+    def fits(source: str, target: str, alternatives: list[str]) -> bool:
+        encoded = [tokenizer(source)["input_ids"], *tokenizer(text_target=[target, *alternatives])["input_ids"]]
+        return max(map(len, encoded)) <= max_length
+
+    fitting = edits.filter(fits, input_columns=["source", "target", "alternatives"])
+    if dropped := len(edits) - len(fitting):
+        logging.get_logger(__name__).warning(
+            f"Dropped {dropped} of {len(edits)} edits with a text of more than {max_length} tokens."
+        )
+    return fitting
+
+
+def _load_model(script: ScriptArguments, edit: EditArguments) -> "tuple[EditableMixin, PreTrainedTokenizerBase]":
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    from ..modeling import AutoEditableModelForSeq2SeqLM
+
+    try:
+        config = AutoConfig.from_pretrained(script.model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(script.model_name_or_path)
+    except (OSError, ValueError) as error:
+        raise EditableFileError(f"Cannot load {script.model_name_or_path!r}: {error}") from error
+    if script.dropout is not None:
+        # T5 and its kin call it dropout_rate.
+        setattr(config, "dropout" if hasattr(config, "dropout") else "dropout_rate", script.dropout)
+    if script.from_scratch:
+        model = AutoEditableModelForSeq2SeqLM.from_config(config)
+        model.generation_config = GenerationConfig.from_pretrained(script.model_name_or_path)
+    else:
+        model = AutoEditableModelForSeq2SeqLM.from_pretrained(script.model_name_or_path, config=config)
+    model.edit_config = model.edit_config.replace(**edit.overrides())
+    return model, tokenizer
+
+
+def _train(argv: list[str] | None) -> None:
+    from transformers import HfArgumentParser, set_seed
+
+    from ..collator import longest_input
+    from ..trainer import EditableSeq2SeqTrainer
+    from ..training_args import EditableSeq2SeqTrainingArguments
+
+    parser = HfArgumentParser((ScriptArguments, EditArguments, EditableSeq2SeqTrainingArguments), description=__doc__)
+    script, edit, args = parser.parse_args_into_dataclasses(argv)
+    check_output_dir(args.output_dir)
+    data, edits = load_data(script.data_dir), load_edits(script.edits_dir)
+    set_seed(args.seed)
+    model, tokenizer = _load_model(script, edit)
+    max_length = longest_input(tokenizer, model) or math.inf
+    encoded = encode_splits(data, tokenizer, max_length)
+    trainer = EditableSeq2SeqTrainer(
+        model,
+        args,
+        edit_dataset=_fitting(edits, tokenizer, max_length),
+        train_dataset=encoded["train"],
+        eval_dataset=encoded.get("validation"),
+        processing_class=tokenizer,
+        compute_metrics=bleu_metric(tokenizer) if args.predict_with_generate else None,
+    )
+    run_training(trainer)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/train_editable.py`; returns the exit code."""
+    return run_main(_train, argv)

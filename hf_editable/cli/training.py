@@ -1,0 +1,103 @@
+"""What the training commands share: data in, training, and what is written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EditableFileError, EditableValueError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from datasets import Dataset, DatasetDict
+    from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer
+
+
+def encode_splits(
+    data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", max_length: float
+) -> "dict[str, Dataset]":
+    """
+    Encode the splits `train` and, if there is one, `validation`, without the pairs longer than `max_length` tokens.
+
+    Returns:
+        Datasets with the columns `input_ids`, `attention_mask` and `labels`, by split.
+
+    Raises:
+        EditableValueError: if no pair of a split is left.
+    """
+    return {
+        split: _encode(data[split], tokenizer, max_length, split) for split in ("train", "validation") if split in data
+    }
+
+
+def _encode(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: float, split: str) -> "Dataset":
+    from transformers.utils import logging
+
+    encoded = rows.map(
+        lambda source, target: dict(tokenizer(source), labels=tokenizer(text_target=target)["input_ids"]),
+        input_columns=["source", "target"],
+        batched=True,
+        remove_columns=rows.column_names,
+    )
+    fitting = encoded.filter(
+        lambda sources, labels: [max(len(x), len(y)) <= max_length for x, y in zip(sources, labels, strict=True)],
+        input_columns=["input_ids", "labels"],
+        batched=True,
+    )
+    if len(fitting) == 0:
+        raise EditableValueError(
+            f"None of the {len(rows)} pairs of the split {split!r} has {max_length} tokens or fewer. Allow more."
+        )
+    if dropped := len(encoded) - len(fitting):
+        logging.get_logger(__name__).warning(
+            f"{split}: dropped {dropped} of {len(encoded)} pairs of more than {max_length} tokens."
+        )
+    return fitting
+
+
+def bleu_metric(tokenizer: "PreTrainedTokenizerBase") -> "Callable[[Any], dict[str, float]]":
+    """The metric `bleu` (sacrebleu with its defaults) of what `predict_with_generate` gives."""
+    import sacrebleu
+
+    def compute(prediction: Any) -> dict[str, float]:
+        texts = []
+        for ids in (prediction.predictions, prediction.label_ids):
+            ids[ids == -100] = tokenizer.pad_token_id
+            texts.append(tokenizer.batch_decode(ids, skip_special_tokens=True))
+        return {"bleu": sacrebleu.corpus_bleu(texts[0], [texts[1]]).score}
+
+    return compute
+
+
+def load_data(data_dir: str) -> "DatasetDict":
+    """
+    Load prepared translations; `validation` may be missing.
+
+    Raises:
+        EditableFileError: if there is no such dataset.
+        EditableValueError: if it has no split `train`.
+    """
+    from ..data.parallel import load_translations
+
+    data = load_translations(data_dir)
+    if "train" not in data:
+        raise EditableValueError(f"{data_dir} has the splits {sorted(data)}; training needs one named 'train'.")
+    return data
+
+
+def check_output_dir(output_dir: str) -> None:
+    """Raise `EditableFileError` if the output folder is a file."""
+    if Path(output_dir).exists() and not Path(output_dir).is_dir():
+        raise EditableFileError(f"output_dir={output_dir!r} is a file. Give a folder, or a new name.")
+
+
+def run_training(trainer: "Seq2SeqTrainer") -> None:
+    """Train, evaluate where there is an evaluation set, and save model, tokenizer and metrics."""
+    result = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
+    if trainer.eval_dataset is not None:
+        metrics = trainer.evaluate()
+        trainer.log_metrics("eval", metrics)
+        trainer.save_metrics("eval", metrics)
