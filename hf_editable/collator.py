@@ -72,10 +72,10 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
         if not rows:
             raise EditableValueError("There are no edits to collate; give at least one.")
         alternatives = [self._alternatives(row) for row in rows]
-        sources = self._encode("source", [row["source"] for row in rows], self.max_source_length, target=False)
-        targets = self._encode("target", [row["target"] for row in rows], self.max_target_length, target=True)
+        sources = [torch.tensor(ids) for ids in self.encode("source", [row["source"] for row in rows])]
+        targets = [torch.tensor(ids) for ids in self.encode("target", [row["target"] for row in rows])]
         flat = [text for texts in alternatives for text in texts]
-        encoded = iter(self._encode("alternative", flat, self.max_target_length, target=True))
+        encoded = iter([torch.tensor(ids) for ids in self.encode("alternative", flat)])
         width = max(len(texts) for texts in alternatives)
         padded = []
         for target, texts in zip(targets, alternatives, strict=True):
@@ -100,17 +100,31 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
             )
         return texts[: self.num_alternatives]
 
-    def _encode(self, name: str, texts: Sequence[str], longest: int | None, target: bool) -> list[Tensor]:
+    def encode(self, name: str, texts: Sequence[str]) -> list[list[int]]:
+        """
+        Token ids of texts, checked.
+
+        Args:
+            name (`str`): what the texts are, for messages; `"source"` encodes sources, anything else targets.
+            texts (`Sequence[str]`): the texts.
+
+        Raises:
+            EditableValueError: if a text is empty, or longer than allowed.
+        """
+        source = name == "source"
+        longest = self.max_source_length if source else self.max_target_length
         for text in texts:
             if not text.strip():
-                raise EditableValueError(f"An edit has an empty {name} ({text!r}). Leave such edits out.")
-        encoded = self.tokenizer(**{"text_target" if target else "text": list(texts)}).input_ids
+                raise EditableValueError(f"A {name} is empty ({text!r}). Give a sentence.")
+        if not texts:
+            return []  # the tokenizer itself fails on an empty list
+        encoded = self.tokenizer(**{"text" if source else "text_target": list(texts)}).input_ids
         for text, ids in zip(texts, encoded, strict=True):
             if longest is not None and len(ids) > longest:
                 raise EditableValueError(
                     f"The {name} {text[:60]!r}… is {len(ids)} tokens long; {longest} are allowed. Shorten or split it."
                 )
-        return [torch.tensor(ids) for ids in encoded]
+        return encoded
 
 
 def longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> int | None:

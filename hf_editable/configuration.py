@@ -115,7 +115,9 @@ class EditConfig:
         self._check_number("epsilon", self.epsilon > 0, "a number above 0, such as 1e-6")
         self._check_number("beta", 0 < self.beta < 1, "a number between 0 and 1, such as 0.5")
         self._check_number(
-            "momentum", smallest_momentum < self.momentum < 1, f"a number between {smallest_momentum:g} and 1, such as 0.9"
+            "momentum",
+            smallest_momentum < self.momentum < 1,
+            f"a number between {smallest_momentum:g} and 1, such as 0.9",
         )
         self._check_number("c_edit", self.c_edit >= 0, "0 or a number above it")
         self._check_number("c_loc", self.c_loc >= 0, "0 or a number above it")

@@ -99,7 +99,9 @@ def candidates(labels: Tensor, alternative_labels: Tensor) -> Tensor:
         for tensor in (labels[0], alternative_labels[0])
     )
     if bool((target == PADDING).all()):
-        raise EditableValueError("The target of the edit is empty. Give the translation that the model should produce.")
+        raise EditableValueError(
+            "The target of the edit is empty. Give the translation that the model should produce."
+        )
     useful = (alternatives != PADDING).any(-1) & (alternatives != target).any(-1)
     if not bool(useful.any()):
         raise EditableValueError(

@@ -41,6 +41,8 @@ class EditResult:
         loss (`float`): `l_e` after the edit.
         initial_loss (`float`): `l_e` before it.
         patch ([`EditPatch`]): the edit, to apply, save or share.
+        translation (`str`, *optional*):
+            what the edited model's beam search says, where [`TranslationEditor`] made the edit.
     """
 
     success: bool
@@ -48,6 +50,7 @@ class EditResult:
     loss: float
     initial_loss: float
     patch: EditPatch
+    translation: str | None = None
 
 
 class EditableMixin:

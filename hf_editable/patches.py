@@ -189,7 +189,9 @@ class EditPatch:
             raise EditableFileError(f"{CONFIG_NAME} has no base_fingerprint, so the patch's base is unknown.")
         return cls(tensors=tensors, **{name: value for name, value in metadata.items() if name in known})
 
-    def push_to_hub(self, repo_id: str, *, token: str | None = None, private: bool | None = None, **kwargs: Any) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, token: str | None = None, private: bool | None = None, **kwargs: Any
+    ) -> str:
         """
         Upload the patch to the Hub, creating the repository if needed.
 

@@ -267,7 +267,9 @@ def _select_parameters(
         roots = [path for path in paths if _matches(path, patterns)]
         if not roots:
             inside = sorted({path.rsplit(".", 1)[-1] for path in paths})
-            raise EditableValueError(f"{patterns!r} matches no module in {[path for path, _ in layers]}. It has {inside}.")
+            raise EditableValueError(
+                f"{patterns!r} matches no module in {[path for path, _ in layers]}. It has {inside}."
+            )
         return roots
 
     def belongs(name: str, roots: list[str]) -> bool:
@@ -277,9 +279,7 @@ def _select_parameters(
     excluded = [] if config.exclude_modules is None else under(config.exclude_modules)
     named = dict(model.named_parameters(remove_duplicate=False))
     selected = {
-        name: parameter
-        for name, parameter in named.items()
-        if belongs(name, targets) and not belongs(name, excluded)
+        name: parameter for name, parameter in named.items() if belongs(name, targets) and not belongs(name, excluded)
     }
     if not selected:
         raise EditableValueError(

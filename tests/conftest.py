@@ -114,7 +114,10 @@ def tiny_batch(tiny_model, tiny_tokenizer, tiny_pairs, tiny_edits) -> dict[str, 
     rows = [tiny_pairs[index] for index in (1, 6, 12, 19)]
     rows[1] = {"source": "der hund sieht .", "target": "the dog sees ."}
     features = [
-        {"input_ids": tiny_tokenizer(row["source"]).input_ids, "labels": tiny_tokenizer(text_target=row["target"]).input_ids}
+        {
+            "input_ids": tiny_tokenizer(row["source"]).input_ids,
+            "labels": tiny_tokenizer(text_target=row["target"]).input_ids,
+        }
         for row in rows
     ]
     return {**collator(features), **collator.collate_edits([tiny_edits[0], tiny_edits[1]])}

@@ -47,7 +47,9 @@ def rmsprop_edit(model, parameters, names, edit, alpha, beta, epsilon, max_steps
     while loss > 0 and steps < max_steps:
         gradients = torch.autograd.grad(loss, [current[name] for name in names], create_graph=create_graph)
         squares = [gradient**2 for gradient in gradients]
-        rms = squares if rms is None else [beta * old + (1 - beta) * new for old, new in zip(rms, squares, strict=True)]
+        rms = (
+            squares if rms is None else [beta * old + (1 - beta) * new for old, new in zip(rms, squares, strict=True)]
+        )
         for name, gradient, mean in zip(names, gradients, rms, strict=True):
             current[name] = current[name] - alpha * gradient / (mean + epsilon).sqrt()
         steps += 1

@@ -55,7 +55,9 @@ def test_replace_names_unknown_fields():
 
 
 def test_every_field_is_documented_with_its_default():
-    documented = dict(re.findall(r"^ {8}(\w+) \(.*?\*optional\*(?:, defaults to `(.+?)`)?\):", EditConfig.__doc__, re.M))
+    documented = dict(
+        re.findall(r"^ {8}(\w+) \(.*?\*optional\*(?:, defaults to `(.+?)`)?\):", EditConfig.__doc__, re.M)
+    )
     for field in dataclasses.fields(EditConfig):
         shown = documented[field.name]
         default = json.dumps(field.default) if isinstance(field.default, str) else repr(field.default)

@@ -57,9 +57,7 @@ def edit_by_hand(optimizer, values, steps, alpha, beta, momentum, epsilon):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_steps_by_hand(optimizer, steps):
-    config = EditConfig(
-        optimizer=optimizer, learning_rate=0.01, beta=0.7, momentum=0.8, epsilon=1e-4, max_steps=steps
-    )
+    config = EditConfig(optimizer=optimizer, learning_rate=0.01, beta=0.7, momentum=0.8, epsilon=1e-4, max_steps=steps)
     values = [1.0, -2.0, 0.003]
     outcome = make_editor(config)(Bowl(values))
     assert outcome.steps == steps

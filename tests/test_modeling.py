@@ -26,9 +26,7 @@ from hf_editable import (
 @pytest.fixture
 def edit(tiny_batch):
     """One edit with three alternatives."""
-    return {
-        name.removeprefix("edit_"): tensor[:1] for name, tensor in tiny_batch.items() if name.startswith("edit_")
-    }
+    return {name.removeprefix("edit_"): tensor[:1] for name, tensor in tiny_batch.items() if name.startswith("edit_")}
 
 
 def state(model):
@@ -107,7 +105,9 @@ def test_nan_leaves_the_model_as_it_was(tiny_model, edit):
     before = state(tiny_model)
     with pytest.raises(NonFiniteEditError, match="edit loss is nan after 0 steps"):
         tiny_model.edit(**edit)
-    assert all(torch.equal(a.isnan(), b.isnan()) for a, b in zip(state(tiny_model).values(), before.values(), strict=True))
+    assert all(
+        torch.equal(a.isnan(), b.isnan()) for a, b in zip(state(tiny_model).values(), before.values(), strict=True)
+    )
 
 
 def test_a_diverging_edit_leaves_the_model_as_it_was(tiny_model, edit):
@@ -122,10 +122,18 @@ def test_a_diverging_edit_leaves_the_model_as_it_was(tiny_model, edit):
     [
         ({"labels": torch.full((1, 4), -100)}, EditableValueError, "target of the edit is empty"),
         ({"labels": None}, EditableValueError, "needs labels"),
-        ({"alternative_labels": torch.full((1, 2, 4), -100)}, EditableValueError, "Every alternative is empty or equal"),
+        (
+            {"alternative_labels": torch.full((1, 2, 4), -100)},
+            EditableValueError,
+            "Every alternative is empty or equal",
+        ),
         ({"input_ids": torch.zeros(2, 4, dtype=torch.long)}, EditableValueError, r"shape \(2, 4\): one edit has"),
         ({"input_ids": torch.zeros(1, 0, dtype=torch.long)}, EditableValueError, r"shape \(1, 0\)"),
-        ({"input_ids": torch.zeros(1, 33, dtype=torch.long)}, EditableValueError, "source is 33 tokens long.*32 at most"),
+        (
+            {"input_ids": torch.zeros(1, 33, dtype=torch.long)},
+            EditableValueError,
+            "source is 33 tokens long.*32 at most",
+        ),
         ({"labels": torch.zeros(2, 4, dtype=torch.long)}, EditableValueError, r"labels of shape \(2, 4\)"),
         ({"layers_to_transform": 5}, EditableValueError, "decoder has 2 layers"),
         ({"learning_rate": -1.0}, EditableValueError, "learning_rate=-1.0"),

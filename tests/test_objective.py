@@ -17,7 +17,12 @@ def problem(request, tiny_model, tiny_batch):
     model = tiny_model.double()
     model.set_attn_implementation("eager")  # fused attention has no second derivative, which the plain way needs
     model.edit_config = EditConfig(
-        learning_rate=learning_rate, beta=0.6, max_steps=request.param, length_penalty=LENGTH_PENALTY, c_edit=0.8, c_loc=3.0
+        learning_rate=learning_rate,
+        beta=0.6,
+        max_steps=request.param,
+        length_penalty=LENGTH_PENALTY,
+        c_edit=0.8,
+        c_loc=3.0,
     )
     edit_names = ("edit_input_ids", "edit_attention_mask", "edit_labels", "edit_alternative_labels")
     edits = [tuple(tiny_batch[name][index : index + 1] for name in edit_names) for index in range(2)]
@@ -65,7 +70,9 @@ def test_gradients_equal_finite_differences(problem, name):
     model, batch, edits = problem
     gradient = gradients(model, model(**batch).loss)[name]
     parameters = dict(model.named_parameters())
-    reference = plain.logits_of(model, parameters, batch["input_ids"], batch["attention_mask"], batch["labels"]).detach()
+    reference = plain.logits_of(
+        model, parameters, batch["input_ids"], batch["attention_mask"], batch["labels"]
+    ).detach()
     direction = torch.randn(gradient.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     step = 1e-6
 

@@ -1,0 +1,88 @@
+"""Correct one translation, show it before and after, and save the edit."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..errors import EditableValueError
+from . import run_main
+
+
+if TYPE_CHECKING:
+    from ..translation import TranslationEditor
+
+
+@dataclass
+class EditTranslationArguments:
+    """What to correct, and how."""
+
+    model_name_or_path: str = field(metadata={"help": "Model to correct, editable or not: a folder, or a Hub name."})
+    source: str | None = field(default=None, metadata={"help": "The sentence that is translated wrongly."})
+    target: str | None = field(default=None, metadata={"help": "The translation it should have."})
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of a source and a target: folder of prepared data, whose first test sentence that the "
+            "model translates wrongly is corrected to its reference."
+        },
+    )
+    alternatives: list[str] | None = field(
+        default=None,
+        metadata={"help": "Translations to outrank. Default: the model's own most likely ones."},
+    )
+    num_beams: int = field(default=5, metadata={"help": "Beam size of the translations that are shown."})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Step size of the edit. Default: the model's."}
+    )
+    max_steps: int | None = field(default=None, metadata={"help": "The most steps of the edit. Default: the model's."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder to save the edit to, as an EditPatch."})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code 0 if the edit succeeded, 1 if it did not within its steps, 2 on bad input."""
+    outcome: list[bool] = []
+    code = run_main(lambda arguments: outcome.append(_edit(arguments)), argv)
+    return code if code else int(not outcome[0])
+
+
+def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -> tuple[str, str, str]:
+    """Source, wanted translation, and the model's translation."""
+    from ..data.parallel import load_translations
+
+    if arguments.data_dir is None:
+        if arguments.source is None or arguments.target is None:
+            raise EditableValueError("Give --source and --target, or --data_dir.")
+        return arguments.source, arguments.target, editor.translate([arguments.source])[0]
+    pairs = load_translations(arguments.data_dir)["test"]
+    for start in range(0, len(pairs), editor.batch_size):
+        batch = pairs[start : start + editor.batch_size]
+        translations = editor.translate(batch["source"])
+        for source, target, translation in zip(batch["source"], batch["target"], translations, strict=True):
+            if translation.strip() != target.strip():
+                return source, target, translation
+    raise EditableValueError(f"The model translates every test sentence of {arguments.data_dir} like its reference.")
+
+
+def _edit(argv: list[str] | None) -> bool:
+    from transformers import AutoTokenizer, HfArgumentParser
+
+    from .. import AutoEditableModelForSeq2SeqLM, TranslationEditor
+    from ..files import check_folder
+
+    (arguments,) = HfArgumentParser(EditTranslationArguments, description=__doc__).parse_args_into_dataclasses(argv)
+    if arguments.output_dir is not None:
+        check_folder(arguments.output_dir)
+    model = AutoEditableModelForSeq2SeqLM.from_pretrained(arguments.model_name_or_path).eval()
+    overrides = {name: getattr(arguments, name) for name in ("learning_rate", "max_steps")}
+    model.edit_config = model.edit_config.replace(**{k: value for k, value in overrides.items() if value is not None})
+    editor = TranslationEditor(
+        model, AutoTokenizer.from_pretrained(arguments.model_name_or_path), num_beams=arguments.num_beams
+    )
+    source, target, before = _mistake(arguments, editor)
+    result = editor.edit(source, target, arguments.alternatives)
+    print(f"source: {source}\nwanted: {target}\nbefore: {before}\nafter:  {result.translation}")
+    outcome = "holds" if result.success else "does not hold"
+    print(f"The constraint {outcome} after {result.steps} steps: l_e {result.initial_loss:.3f} → {result.loss:.3f}.")
+    if arguments.output_dir is not None:
+        result.patch.save_pretrained(arguments.output_dir)
+        print(f"The edit is saved in {arguments.output_dir}")
+    return result.success
