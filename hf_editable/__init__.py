@@ -7,6 +7,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "auto": ["AutoEditableModelForSeq2SeqLM"],
     "configuration": ["BaseLoss", "EditConfig", "EditOptimizer"],
     "collator": ["DataCollatorForEditableSeq2Seq"],
     "errors": [
@@ -18,11 +19,11 @@ _NAMES = {
     ],
     "evaluation": ["EditReport", "evaluate_edits"],
     "mining": ["mine_edits"],
-    "modeling": ["AutoEditableModelForSeq2SeqLM", "EditableMixin", "EditResult"],
+    "modeling": ["EditableMixin", "EditResult"],
     "objective": ["EditableSeq2SeqLMOutput"],
     "patches": ["EditPatch"],
-    "trainer": ["EditableSeq2SeqTrainer"],
-    "training_args": ["EditableSeq2SeqTrainingArguments"],
+    "trainer": ["EditableSeq2SeqTrainer", "TranslationTrainer"],
+    "training_args": ["EditableSeq2SeqTrainingArguments", "TranslationTrainingArguments"],
     "translation": ["TranslationEditor"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}

@@ -90,7 +90,7 @@ def candidates(labels: Tensor, alternative_labels: Tensor) -> Tensor:
     """
     if labels.dim() != 2 or alternative_labels.dim() != 3 or not len(labels) == len(alternative_labels) == 1:
         raise EditableValueError(
-            f"labels of shape {tuple(labels.shape)} and alternative_labels of shape {tuple(alternative_labels.shape)}: "
+            f"labels of shape {tuple(labels.shape)}, alternative_labels of shape {tuple(alternative_labels.shape)}: "
             "one edit has (1, target_length) and (1, alternatives, length)."
         )
     width = max(labels.shape[-1], alternative_labels.shape[-1])

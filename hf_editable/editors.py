@@ -157,7 +157,7 @@ class GradientEditor(nn.Module):
 
 
 def _master(parameter: Tensor, differentiable: bool) -> Tensor:
-    """The parameter as the optimizer sees it: at least float32, as half-precision weights would swallow small steps."""
+    """The parameter as the optimizer sees it: at least float32, as half precision would swallow small steps."""
     if not (differentiable and parameter.requires_grad):
         parameter = parameter.detach().clone().requires_grad_()
     if parameter.dtype in (torch.float16, torch.bfloat16):

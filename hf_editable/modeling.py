@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+from transformers import PretrainedConfig, PreTrainedModel
 
 from .configuration import EditConfig
 from .editing import TranslationEditProblem
 from .editors import EditOutcome, make_editor
-from .errors import EditableFileError, EditableTypeError, EditableValueError
+from .errors import EditableFileError, EditableValueError
 from .files import check_folder
 from .objective import EditableSeq2SeqLMOutput, editable_objective
 from .patches import EditPatch, fingerprint
@@ -83,7 +82,7 @@ class EditableMixin:
     def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)
         if self.device.type != "meta":  # `from_pretrained` builds on meta, and attaches the editor itself
-            self.edit_config = _stored_edit_config(config)
+            self.edit_config = stored_edit_config(config)
 
     @classmethod
     def from_pretrained(cls, *args: Any, edit_config: EditConfig | None = None, **kwargs: Any) -> "EditableMixin":
@@ -96,7 +95,7 @@ class EditableMixin:
         """
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.edit_config = _stored_edit_config(model.config) if edit_config is None else edit_config
+        model.edit_config = stored_edit_config(model.config) if edit_config is None else edit_config
         return loaded
 
     @property
@@ -294,68 +293,6 @@ class EditableMixin:
         vanilla.save_pretrained(save_directory, **kwargs)
 
 
-class AutoEditableModelForSeq2SeqLM:
-    """Loads any sequence-to-sequence checkpoint as an editable model."""
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | os.PathLike, edit_config: EditConfig | None = None, **kwargs: Any
-    ) -> EditableMixin:
-        """
-        Load a checkpoint, editable or not, from a folder or the Hub.
-
-        Args:
-            name_or_path (`str`): folder, or name on the Hub.
-            edit_config ([`EditConfig`], *optional*): `None` takes the checkpoint's own, or the defaults.
-            kwargs: see [`~transformers.PreTrainedModel.from_pretrained`].
-
-        Raises:
-            EditableTypeError: if the checkpoint is not an encoder-decoder.
-
-        Example:
-
-        ```python
-        >>> from hf_editable import AutoEditableModelForSeq2SeqLM
-
-        >>> model = AutoEditableModelForSeq2SeqLM.from_pretrained("Helsinki-NLP/opus-mt-de-en")  # doctest: +SKIP
-        ```
-        """
-        hub_names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-        hub_kwargs = {name: kwargs[name] for name in hub_names if name in kwargs}
-        config = kwargs.get("config") or AutoConfig.from_pretrained(
-            name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub_kwargs
-        )
-        _check_seq2seq(config, os.fspath(name_or_path))
-        loaded = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **kwargs)
-        if isinstance(loaded, tuple):  # output_loading_info=True
-            return cls.from_model(loaded[0], edit_config), *loaded[1:]
-        return cls.from_model(loaded, edit_config)
-
-    @classmethod
-    def from_config(
-        cls, config: PretrainedConfig, edit_config: EditConfig | None = None, **kwargs: Any
-    ) -> EditableMixin:
-        """A new editable model with random weights; see `from_pretrained` for the arguments and errors."""
-        _check_seq2seq(config, type(config).__name__)
-        return cls.from_model(AutoModelForSeq2SeqLM.from_config(config, **kwargs), edit_config)
-
-    @classmethod
-    def from_model(cls, model: PreTrainedModel, edit_config: EditConfig | None = None) -> EditableMixin:
-        """
-        Make a loaded model editable, in place: the same object, with the same tensors, under an editable class.
-
-        Raises:
-            EditableTypeError: if the model is not an encoder-decoder whose decoder is a list of layers.
-        """
-        find_decoder_layers(model)
-        if not isinstance(model, EditableMixin):
-            model.__class__ = editable_class(type(model))
-            edit_config = _stored_edit_config(model.config) if edit_config is None else edit_config
-        if edit_config is not None:
-            model.edit_config = edit_config
-        return model
-
-
 @functools.cache
 def editable_class(base: type[PreTrainedModel]) -> type[EditableMixin]:
     """The editable class made of a sequence-to-sequence model class, `Editable` before its name; always the same."""
@@ -378,15 +315,8 @@ def _empty_model(base: type[PreTrainedModel]) -> EditableMixin:
     return editable.__new__(editable)
 
 
-def _check_seq2seq(config: PretrainedConfig, name: str) -> None:
-    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-        raise EditableTypeError(
-            f"{name!r} is a {config.model_type!r} model, which is not an encoder-decoder. "
-            "Use a sequence-to-sequence checkpoint, such as Marian, M2M100, mBART or T5."
-        )
-
-
-def _stored_edit_config(config: PretrainedConfig) -> EditConfig:
+def stored_edit_config(config: PretrainedConfig) -> EditConfig:
+    """The configuration of edits that a checkpoint's configuration holds, or the defaults."""
     values = dict(getattr(config, CONFIG_KEY, None) or {})
     values.pop("version", None)
     return EditConfig.from_dict(values)

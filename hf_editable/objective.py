@@ -1,4 +1,4 @@
-"""The training objective of Editable Training: base loss, edit loss and locality loss of one batch (paper, eq. 2–4)."""
+"""The objective of Editable Training: base loss, edit loss and locality loss of one batch (paper, eq. 2–4)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ def rmsprop_edit(model, parameters, names, edit, alpha, beta, epsilon, max_steps
 
 
 def objective(model, parameters, names, batch, edits, config, alpha, beta, length_penalty, reference=None):
-    """`L_base + c_edit·L_edit + c_loc·L_loc` of a batch and its edits, each edit's locality on its share of the rows."""
+    """`L_base + c_edit·L_edit + c_loc·L_loc` of a batch and its edits, each edit's locality on its rows."""
     source = (batch["input_ids"], batch["attention_mask"])
     labels = batch["labels"]
     tokens = (labels != -100).sum()

@@ -65,8 +65,8 @@ def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, data: 
     import torch
     from transformers import AutoTokenizer
 
+    from ..auto import AutoEditableModelForSeq2SeqLM
     from ..evaluation import evaluate_edits
-    from ..modeling import AutoEditableModelForSeq2SeqLM
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)

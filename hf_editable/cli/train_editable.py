@@ -118,7 +118,7 @@ def _fitting(edits: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length:
 def _load_model(script: ScriptArguments, edit: EditArguments) -> "tuple[EditableMixin, PreTrainedTokenizerBase]":
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    from ..modeling import AutoEditableModelForSeq2SeqLM
+    from ..auto import AutoEditableModelForSeq2SeqLM
 
     try:
         config = AutoConfig.from_pretrained(script.model_name_or_path)

@@ -16,11 +16,34 @@ from datasets import Dataset, DatasetDict
 from ..errors import EditableValueError
 from .clauses import Clause, join, sentence
 from .lexicon import (
-    DIRECTIONS, INTRODUCTIONS, LOCATIONS, NOUNS, PLACES, SEATS, TIMES, VERBS, Adjective, EnglishVerb, Noun, Time, Verb,
+    DIRECTIONS,
+    INTRODUCTIONS,
+    LOCATIONS,
+    NOUNS,
+    PLACES,
+    SEATS,
+    TIMES,
+    VERBS,
+    Adjective,
+    EnglishVerb,
+    Noun,
+    Time,
+    Verb,
 )  # fmt: skip
 from .phrases import (
-    DU, ICH, PERSONAL, WIR, Phrase, english_ing, english_present, german_past, german_present, noun_phrase,
-    pronoun_for, suitable_adjectives, with_preposition,
+    DU,
+    ICH,
+    PERSONAL,
+    WIR,
+    Phrase,
+    english_ing,
+    english_present,
+    german_past,
+    german_present,
+    noun_phrase,
+    pronoun_for,
+    suitable_adjectives,
+    with_preposition,
 )  # fmt: skip
 
 
