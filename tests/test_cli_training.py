@@ -114,7 +114,7 @@ def test_editable_training_end_to_end(folders, caplog):
         ("baseline", "--data_dir", "Cannot load the dataset"),
         ("baseline", "--output_dir", "is a file"),
         ("editable", "--data_dir", "Cannot load the dataset"),
-        ("editable", "--edits_dir", "Cannot load the edits"),
+        ("editable", "--edits_dir", "Cannot load the mined edits"),
         ("editable", "--model_name_or_path", "Cannot load"),
         ("editable", "--output_dir", "is a file"),
     ],
@@ -134,7 +134,7 @@ def test_missing_inputs_and_bad_outputs_are_told(folders, capsys, command, optio
 def test_data_without_a_tokenizer_is_told(folders, capsys):
     (folders / "data" / "tokenizer").rename(folders / "elsewhere")
     assert train_baseline.main(baseline_command(folders, "out")) == 2
-    assert "no folder 'tokenizer'" in capsys.readouterr().err
+    assert "Cannot load the tokenizer of" in capsys.readouterr().err
 
 
 def test_edit_splits_without_train_are_told(folders, capsys):

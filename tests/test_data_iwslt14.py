@@ -91,6 +91,14 @@ def test_cleaning_drops_endless_tokens():
     assert not is_clean("a", "b" * 1001)
 
 
+@pytest.mark.parametrize(("normalize", "expected"), [(True, "say - now."), (False, "say – now.")])
+def test_punctuation_is_normalised_unless_it_is_to_be_kept(tmp_path, normalize, expected):
+    files = members()
+    files["train.tags.de-en.de"][8], files["train.tags.de-en.en"][6] = "Sag – jetzt.", "Say – now."
+    data = clean_iwslt14(read_iwslt14(pack(tmp_path / "de-en.tgz", files)), normalize=normalize)
+    assert expected in data["train"]["target"]
+
+
 def test_unpacked_folder_and_other_direction(tmp_path):
     archive = read_iwslt14(pack(tmp_path / "de-en.tgz", members()))
     (tmp_path / "de-en").mkdir()

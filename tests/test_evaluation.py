@@ -324,7 +324,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path, cap
     assert first["edit_config"]["max_steps"] == 2 and "--num_beams 1" in first["command"]
     for options, message in (
         (["--names", "one"], "2 models need as many names"),
-        (["--split", "dev"], "has the splits ['test']"),
+        (["--split", "dev"], "no pairs in a split 'dev'"),
     ):
         assert main([*argv, *options]) == 2
         assert message in capsys.readouterr().err

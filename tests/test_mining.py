@@ -227,6 +227,6 @@ def test_command(tiny_model, tiny_tokenizer, tiny_pairs, tmp_path, capsys):
     edits = datasets.load_from_disk(tmp_path / "edits")
     assert 0 < len(edits) <= 5 and set(edits["source"]) <= {pair["source"] for pair in tiny_pairs}
     assert main([*argv, "--split", "test"]) == 2
-    assert "has the splits ['train']" in capsys.readouterr().err
+    assert "no pairs in a split 'test'" in capsys.readouterr().err
     assert main([*argv, "--model_name_or_path", str(tmp_path / "missing")]) == 2
     assert "Cannot load" in capsys.readouterr().err

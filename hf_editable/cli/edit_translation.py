@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
-from . import run_main
+from . import parse_arguments, run_main
+from .loading import load_data, load_tokenizer, loading
 
 
 if TYPE_CHECKING:
@@ -46,13 +47,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -> tuple[str, str, str]:
     """Source, wanted translation, and the model's translation."""
-    from ..data.parallel import load_translations
-
     if arguments.data_dir is None:
         if arguments.source is None or arguments.target is None:
             raise EditableValueError("Give --source and --target, or --data_dir.")
         return arguments.source, arguments.target, editor.translate([arguments.source])[0]
-    pairs = load_translations(arguments.data_dir)["test"]
+    pairs = load_data(arguments.data_dir, "test")["test"]
     for start in range(0, len(pairs), editor.batch_size):
         batch = pairs[start : start + editor.batch_size]
         translations = editor.translate(batch["source"])
@@ -63,20 +62,18 @@ def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -
 
 
 def _edit(argv: list[str] | None) -> bool:
-    from transformers import AutoTokenizer, HfArgumentParser
-
     from .. import AutoEditableModelForSeq2SeqLM, TranslationEditor
     from ..files import check_folder
 
-    (arguments,) = HfArgumentParser(EditTranslationArguments, description=__doc__).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments([EditTranslationArguments], argv, __doc__)
     if arguments.output_dir is not None:
         check_folder(arguments.output_dir)
-    model = AutoEditableModelForSeq2SeqLM.from_pretrained(arguments.model_name_or_path).eval()
+    tokenizer = load_tokenizer(arguments.model_name_or_path)
+    with loading("the model", arguments.model_name_or_path):
+        model = AutoEditableModelForSeq2SeqLM.from_pretrained(arguments.model_name_or_path).eval()
     overrides = {name: getattr(arguments, name) for name in ("learning_rate", "max_steps")}
     model.edit_config = model.edit_config.replace(**{k: value for k, value in overrides.items() if value is not None})
-    editor = TranslationEditor(
-        model, AutoTokenizer.from_pretrained(arguments.model_name_or_path), num_beams=arguments.num_beams
-    )
+    editor = TranslationEditor(model, tokenizer, num_beams=arguments.num_beams)
     source, target, before = _mistake(arguments, editor)
     result = editor.edit(source, target, arguments.alternatives)
     print(f"source: {source}\nwanted: {target}\nbefore: {before}\nafter:  {result.translation}")

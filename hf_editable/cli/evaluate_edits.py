@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EditableFileError, EditableValueError
-from . import run_main
-from .train_editable import load_edits
+from ..errors import EditableValueError
+from . import parse_arguments, run_main
+from .loading import load_data, load_edits, load_tokenizer, loading
 
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset
 
     from ..evaluation import EditReport
 
@@ -61,18 +61,15 @@ class EvaluationArguments:
         return labels
 
 
-def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, data: "DatasetDict") -> "EditReport":
+def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, test_set: "Dataset") -> "EditReport":
     import torch
-    from transformers import AutoTokenizer
 
     from ..auto import AutoEditableModelForSeq2SeqLM
     from ..evaluation import evaluate_edits
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = load_tokenizer(path)
+    with loading("the model", path):
         model = AutoEditableModelForSeq2SeqLM.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise EditableFileError(f"Cannot load {path!r}: {error}") from error
     options = (
         "num_edits",
         "num_test",
@@ -90,7 +87,7 @@ def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, data: 
         model.to("cuda" if torch.cuda.is_available() else "cpu"),
         tokenizer,
         load_edits(arguments.edits_dir),
-        data[arguments.split],
+        test_set,
         name=name,
         output_dir=Path(arguments.output_dir) / name.replace("/", "_"),
         **given,
@@ -98,21 +95,16 @@ def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, data: 
 
 
 def _evaluate(argv: list[str] | None) -> None:
-    from transformers import HfArgumentParser
-
-    from ..data.parallel import load_translations
     from ..evaluation import format_table, plot_drawdown
     from ..files import check_folder, whole_folder
 
-    (arguments,) = HfArgumentParser(EvaluationArguments, description=__doc__).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments([EvaluationArguments], argv, __doc__)
     check_folder(arguments.output_dir)
-    labels, data = arguments.labels(), load_translations(arguments.data_dir)
-    if arguments.split not in data:
-        raise EditableValueError(f"--split {arguments.split}: {arguments.data_dir} has the splits {sorted(data)}.")
+    labels, test_set = arguments.labels(), load_data(arguments.data_dir, arguments.split)[arguments.split]
     command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
     reports = []
     for path, name in zip(arguments.model_name_or_path, labels, strict=True):
-        report = _evaluate_model(arguments, path, name, data)
+        report = _evaluate_model(arguments, path, name, test_set)
         report.summary["command"] = command
         report.save(Path(arguments.output_dir) / name.replace("/", "_"))
         reports.append(report)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import EditableFileError, EditableValueError
-from . import run_main
+from . import parse_arguments, run_main
+from .loading import load_data, load_tokenizer, loading
 
 
 @dataclass
@@ -26,25 +26,19 @@ class MiningArguments:
 
 def _mine(argv: list[str] | None) -> None:
     import torch
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser
+    from transformers import AutoModelForSeq2SeqLM
 
-    from ..data.parallel import load_translations
     from ..mining import mine_edits
 
-    (arguments,) = HfArgumentParser(MiningArguments, description=__doc__).parse_args_into_dataclasses(argv)
-    data = load_translations(arguments.data_dir)
-    if arguments.split not in data:
-        raise EditableValueError(f"--split {arguments.split}: {arguments.data_dir} has the splits {sorted(data)}.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model_name_or_path)
-        model = AutoModelForSeq2SeqLM.from_pretrained(arguments.model_name_or_path)
-    except (OSError, ValueError) as error:
-        raise EditableFileError(f"Cannot load {arguments.model_name_or_path!r}: {error}") from error
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    (arguments,) = parse_arguments([MiningArguments], argv, __doc__)
     options = vars(arguments)
-    sources = data[options.pop("split")]
-    del options["model_name_or_path"], options["data_dir"]
-    mine_edits(model, tokenizer, sources, **options)
+    path = options.pop("model_name_or_path")
+    split = options.pop("split")
+    sources = load_data(options.pop("data_dir"), split)[split]
+    tokenizer = load_tokenizer(path)
+    with loading("the model", path):
+        model = AutoModelForSeq2SeqLM.from_pretrained(path)
+    mine_edits(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, sources, **options)
 
 
 def main(argv: list[str] | None = None) -> int:

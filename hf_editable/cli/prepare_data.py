@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils import ExplicitEnum
 
-from . import run_main
+from . import parse_arguments, run_main
 
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class PrepareDataArguments:
         source_lang (`str`, *optional*, defaults to `"de"`): Language of the source.
         target_lang (`str`, *optional*, defaults to `"en"`): Language of the target.
         moses (`str`, *optional*, defaults to `"none"`): What to do with the text of a dataset or of files.
+        normalize (`bool`, *optional*, defaults to `True`): For `iwslt14`: whether to normalise punctuation.
         lowercase (`bool`, *optional*, defaults to `False`): Whether to lowercase the text of a dataset or of files.
         vocab_size (`int`, *optional*, defaults to `10000`): Size of the joint vocabulary; 0 trains no tokenizer.
         num_train (`int`, *optional*, defaults to `20000`): For `grammar`: training pairs.
@@ -74,6 +75,10 @@ class PrepareDataArguments:
             "choices": ["none", "tokenize", "detokenize"],
         },
     )
+    normalize: bool = field(
+        default=True,
+        metadata={"help": "iwslt14: normalise punctuation. --no_normalize keeps it, as fairseq's script does."},
+    )
     lowercase: bool = field(default=False, metadata={"help": "Lowercase the text of a dataset or of files."})
     vocab_size: int = field(default=10_000, metadata={"help": "Size of the joint vocabulary; 0: train no tokenizer."})
     num_train: int = field(default=20_000, metadata={"help": "grammar: training pairs."})
@@ -92,13 +97,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _prepare(argv: list[str] | None) -> None:
-    from transformers import HfArgumentParser
     from transformers.utils import logging
 
     from ..files import whole_folder
 
     logger = logging.get_logger(__name__)
-    (args,) = HfArgumentParser(PrepareDataArguments).parse_args_into_dataclasses(argv)
+    (args,) = parse_arguments([PrepareDataArguments], argv, __doc__)
     output = _check_output(args)
     read, data = _load(args)
     with whole_folder(output) as folder:
@@ -154,7 +158,7 @@ def _load(args: PrepareDataArguments) -> tuple[int, "DatasetDict"]:
         return sum(map(len, corpus.values())), corpus
     if args.source is DataSource.IWSLT14:
         raw = data.read_iwslt14(args.archive, *languages)
-        return sum(map(len, raw.values())), data.clean_iwslt14(raw, *languages)
+        return sum(map(len, raw.values())), data.clean_iwslt14(raw, *languages, args.normalize)
     if args.source is DataSource.DATASET:
         raw = data.load_translations(args.dataset_name, *languages, args.dataset_config, args.dataset_revision)
     else:

@@ -1,12 +1,13 @@
 """Train a translation model from scratch: by default the transformer_iwslt_de_en that the paper's baseline is."""
 
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EditableFileError
-from . import run_main
-from .training import bleu_metric, check_output_dir, encode_splits, load_data, run_training
+from ..files import check_folder
+from . import parse_arguments, run_main
+from .loading import load_data, load_tokenizer
+from .training import bleu_metric, encode_splits, run_training
 
 
 if TYPE_CHECKING:
@@ -84,22 +85,16 @@ def _build_model(arguments: ModelArguments, tokenizer: "PreTrainedTokenizerBase"
 
 
 def _train(argv: list[str] | None) -> None:
-    from transformers import AutoTokenizer, HfArgumentParser, set_seed
+    from transformers import set_seed
 
     from ..trainer import TranslationTrainer
     from ..training_args import TranslationTrainingArguments
 
-    parser = HfArgumentParser((ModelArguments, DataArguments, TranslationTrainingArguments), description=__doc__)
-    parser.set_defaults(**TRAINING_DEFAULTS)
-    model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
-    check_output_dir(args.output_dir)
-    data = load_data(data_args.data_dir)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(Path(data_args.data_dir) / "tokenizer")
-    except (OSError, ValueError) as error:
-        raise EditableFileError(
-            f"{data_args.data_dir} holds no folder 'tokenizer'. Prepare the data with a tokenizer of its own."
-        ) from error
+    kinds = (ModelArguments, DataArguments, TranslationTrainingArguments)
+    model_args, data_args, args = parse_arguments(kinds, argv, __doc__, **TRAINING_DEFAULTS)
+    check_folder(args.output_dir)
+    data = load_data(data_args.data_dir, "train")
+    tokenizer = load_tokenizer(os.path.join(data_args.data_dir, "tokenizer"))
     set_seed(args.seed)
     encoded = encode_splits(data, tokenizer, model_args.max_length)
     trainer = TranslationTrainer(

@@ -5,9 +5,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import EditableFileError, EditableValueError
-from . import run_main
-from .training import bleu_metric, check_output_dir, encode_splits, load_data, run_training
+from ..files import check_folder
+from . import parse_arguments, run_main
+from .loading import load_data, load_edits, load_tokenizer, loading
+from .training import bleu_metric, encode_splits, run_training
 
 
 if TYPE_CHECKING:
@@ -76,29 +77,6 @@ class EditArguments:
         }
 
 
-def load_edits(edits_dir: str) -> "Dataset":
-    """
-    Load mined edits; of a dataset with splits, `train`.
-
-    Raises:
-        EditableFileError: if there is no such dataset.
-        EditableValueError: if it has splits but none named `train`.
-    """
-    from datasets import DatasetDict, load_from_disk
-
-    try:
-        edits = load_from_disk(edits_dir)
-    except (OSError, ValueError) as error:
-        raise EditableFileError(
-            f"Cannot load the edits {edits_dir!r}: {error} Give the folder that mining wrote."
-        ) from error
-    if not isinstance(edits, DatasetDict):
-        return edits
-    if "train" not in edits:
-        raise EditableValueError(f"{edits_dir} has the splits {sorted(edits)}; training needs one named 'train'.")
-    return edits["train"]
-
-
 def _fitting(edits: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: float) -> "Dataset":
     """The edits whose texts the model takes, so that none stops the training when its turn comes."""
     from transformers.utils import logging
@@ -115,41 +93,38 @@ def _fitting(edits: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length:
     return fitting
 
 
-def _load_model(script: ScriptArguments, edit: EditArguments) -> "tuple[EditableMixin, PreTrainedTokenizerBase]":
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+def _load_model(script: ScriptArguments, edit: EditArguments) -> "EditableMixin":
+    from transformers import AutoConfig, GenerationConfig
 
     from ..auto import AutoEditableModelForSeq2SeqLM
 
-    try:
+    with loading("the model", script.model_name_or_path):
         config = AutoConfig.from_pretrained(script.model_name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(script.model_name_or_path)
-    except (OSError, ValueError) as error:
-        raise EditableFileError(f"Cannot load {script.model_name_or_path!r}: {error}") from error
-    if script.dropout is not None:
-        # T5 and its kin call it dropout_rate.
-        setattr(config, "dropout" if hasattr(config, "dropout") else "dropout_rate", script.dropout)
-    if script.from_scratch:
-        model = AutoEditableModelForSeq2SeqLM.from_config(config)
-        model.generation_config = GenerationConfig.from_pretrained(script.model_name_or_path)
-    else:
-        model = AutoEditableModelForSeq2SeqLM.from_pretrained(script.model_name_or_path, config=config)
+        if script.dropout is not None:
+            # T5 and its kin call it dropout_rate.
+            setattr(config, "dropout" if hasattr(config, "dropout") else "dropout_rate", script.dropout)
+        if script.from_scratch:
+            model = AutoEditableModelForSeq2SeqLM.from_config(config)
+            model.generation_config = GenerationConfig.from_pretrained(script.model_name_or_path)
+        else:
+            model = AutoEditableModelForSeq2SeqLM.from_pretrained(script.model_name_or_path, config=config)
     model.edit_config = model.edit_config.replace(**edit.overrides())
-    return model, tokenizer
+    return model
 
 
 def _train(argv: list[str] | None) -> None:
-    from transformers import HfArgumentParser, set_seed
+    from transformers import set_seed
 
     from ..collator import longest_input
     from ..trainer import EditableSeq2SeqTrainer
     from ..training_args import EditableSeq2SeqTrainingArguments
 
-    parser = HfArgumentParser((ScriptArguments, EditArguments, EditableSeq2SeqTrainingArguments), description=__doc__)
-    script, edit, args = parser.parse_args_into_dataclasses(argv)
-    check_output_dir(args.output_dir)
-    data, edits = load_data(script.data_dir), load_edits(script.edits_dir)
+    kinds = (ScriptArguments, EditArguments, EditableSeq2SeqTrainingArguments)
+    script, edit, args = parse_arguments(kinds, argv, __doc__)
+    check_folder(args.output_dir)
+    data, edits = load_data(script.data_dir, "train"), load_edits(script.edits_dir)
     set_seed(args.seed)
-    model, tokenizer = _load_model(script, edit)
+    tokenizer, model = load_tokenizer(script.model_name_or_path), _load_model(script, edit)
     max_length = longest_input(tokenizer, model) or math.inf
     encoded = encode_splits(data, tokenizer, max_length)
     trainer = EditableSeq2SeqTrainer(

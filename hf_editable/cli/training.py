@@ -1,9 +1,8 @@
 """What the training commands share: data in, training, and what is written."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EditableFileError, EditableValueError
+from ..errors import EditableValueError
 
 
 if TYPE_CHECKING:
@@ -67,28 +66,6 @@ def bleu_metric(tokenizer: "PreTrainedTokenizerBase") -> "Callable[[Any], dict[s
         return {"bleu": sacrebleu.corpus_bleu(texts[0], [texts[1]]).score}
 
     return compute
-
-
-def load_data(data_dir: str) -> "DatasetDict":
-    """
-    Load prepared translations; `validation` may be missing.
-
-    Raises:
-        EditableFileError: if there is no such dataset.
-        EditableValueError: if it has no split `train`.
-    """
-    from ..data.parallel import load_translations
-
-    data = load_translations(data_dir)
-    if "train" not in data:
-        raise EditableValueError(f"{data_dir} has the splits {sorted(data)}; training needs one named 'train'.")
-    return data
-
-
-def check_output_dir(output_dir: str) -> None:
-    """Raise `EditableFileError` if the output folder is a file."""
-    if Path(output_dir).exists() and not Path(output_dir).is_dir():
-        raise EditableFileError(f"output_dir={output_dir!r} is a file. Give a folder, or a new name.")
 
 
 def run_training(trainer: "Seq2SeqTrainer") -> None:

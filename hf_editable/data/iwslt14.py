@@ -1,8 +1,9 @@
 """The IWSLT 2014 German-English data (TED talks), prepared as the field does.
 
 The steps, their order and their limits are those of fairseq's examples/translation/prepare-iwslt14.sh, with
-sacremoses in place of the Perl scripts of Moses, up to its lowercased Moses tokens. These are then detokenized:
-the columns hold plain lowercased text. The data may be had for research (CC BY-NC-ND), from https://wit3.fbk.eu.
+sacremoses in place of the Perl scripts of Moses, up to its lowercased Moses tokens; punctuation is normalised before
+that, which fairseq's script leaves out. The tokens are then detokenized: the columns hold plain lowercased text. The
+data may be had for research (CC BY-NC-ND), from https://wit3.fbk.eu.
 """
 
 import gzip
@@ -74,8 +75,10 @@ def read_iwslt14(path: str | Path, source_lang: str = "de", target_lang: str = "
     )
 
 
-def clean_iwslt14(data: DatasetDict, source_lang: str = "de", target_lang: str = "en") -> DatasetDict:
-    """Tokenize, clean, lowercase and split the raw pairs, and detokenize what is left.
+def clean_iwslt14(
+    data: DatasetDict, source_lang: str = "de", target_lang: str = "en", normalize: bool = True
+) -> DatasetDict:
+    """Normalise, tokenize, clean, lowercase and split the raw pairs, and detokenize what is left.
 
     A training pair stays if both sides have 1 to 175 Moses tokens of at most 1,000 characters, and neither side has
     more than 1.5 times the tokens of the other (`clean-corpus-n.perl -ratio 1.5 ... 1 175`). Every 23rd of those
@@ -85,16 +88,19 @@ def clean_iwslt14(data: DatasetDict, source_lang: str = "de", target_lang: str =
         data (`datasets.DatasetDict`): What `read_iwslt14` returned.
         source_lang (`str`, *optional*, defaults to `"de"`): Language of the column `source`.
         target_lang (`str`, *optional*, defaults to `"en"`): Language of the column `target`.
+        normalize (`bool`, *optional*, defaults to `True`): Whether to normalise punctuation; `False` keeps it, as
+            fairseq's script does.
 
     Returns:
         `datasets.DatasetDict`: `train`, `validation` and `test`: columns `source` and `target`, plain lowercased text.
     """
-    kept = [pair for pair in _tokenized(data["train"], source_lang, target_lang) if is_clean(*pair)]
+    tokenized = {split: _tokenized(rows, source_lang, target_lang, normalize) for split, rows in data.items()}
+    kept = [pair for pair in tokenized["train"] if is_clean(*pair)]
     logger.info(f"Cleaning kept {len(kept)} of {len(data['train'])} training pairs.")
     splits: dict[str, list[tuple[str, str]]] = {
         "train": [pair for number, pair in enumerate(kept, 1) if number % VALIDATION_EVERY],
         "validation": kept[VALIDATION_EVERY - 1 :: VALIDATION_EVERY],
-        "test": list(_tokenized(data["test"], source_lang, target_lang)),
+        "test": list(tokenized["test"]),
     }
     return DatasetDict(
         {
@@ -118,8 +124,10 @@ def is_clean(source: str, target: str) -> bool:
     return all(len(word) <= MAX_TOKEN_LENGTH for side in words for word in side)
 
 
-def _tokenized(rows: Dataset, source_lang: str, target_lang: str) -> Iterator[tuple[str, str]]:
+def _tokenized(rows: Dataset, source_lang: str, target_lang: str, normalize: bool) -> Iterator[tuple[str, str]]:
     for source, target in zip(rows["source"], rows["target"], strict=True):
+        if normalize:
+            source, target = moses.normalize(source, source_lang), moses.normalize(target, target_lang)
         yield moses.tokenize(source, source_lang), moses.tokenize(target, target_lang)
 
 

@@ -167,7 +167,10 @@ class _Evaluation:
         self._tail = Tail(model, self._config)
         self._decoding = {name: arguments[name] for name in ("num_beams", "max_new_tokens")}
         with frozen(model):
-            self._test_set = EncodedTestSet(model, self._tail, self._collator, sentences, arguments["batch_size"])
+            # Once to learn how long the translations are, which are translated again after every edit.
+            test_set = (model, self._tail, self._collator, sentences, arguments["batch_size"])
+            translations = EncodedTestSet(*test_set).translate(model, **self._decoding)
+            self._test_set = EncodedTestSet(*test_set, translations)
             translations = self._test_set.translate(model, **self._decoding)
         references = [sentence["target"] for sentence in sentences]
         self._bleu = CorpusBleu(references, translations, arguments["bleu_tokenize"], arguments["lowercase"])

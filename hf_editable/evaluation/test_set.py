@@ -23,6 +23,9 @@ class EncodedTestSet:
         collator ([`DataCollatorForEditableSeq2Seq`]): with the model's tokenizer.
         pairs (`list[dict[str, str]]`): `source` and `target`, the reference.
         batch_size (`int`): sentences in a batch.
+        translations (`list[str]`, *optional*):
+            what the model makes of the sources. Sentences whose translations are about as long are batched then, so
+            that few rows wait for the last one; `None` goes by the sources.
 
     Raises:
         EditableValueError: if a sentence has more tokens than the model takes.
@@ -35,6 +38,7 @@ class EncodedTestSet:
         collator: DataCollatorForEditableSeq2Seq,
         pairs: Sequence[dict[str, str]],
         batch_size: int,
+        translations: Sequence[str] | None = None,
     ):
         self._tokenizer = collator.tokenizer
         sources = self._tokenizer([pair["source"] for pair in pairs]).input_ids
@@ -47,7 +51,8 @@ class EncodedTestSet:
                     "takes. Leave it out of the test set."
                 )
         self._batches: list[tuple[EncodedSources, Tensor, TrunkStates]] = []
-        lengths = {index: len(ids) for index, ids in enumerate(sources)}
+        translated = sources if translations is None else self._tokenizer(text_target=list(translations)).input_ids
+        lengths = {index: len(ids) for index, ids in enumerate(translated)}
         for indices in batches_by_length(lengths, batch_size):
             batch = collator([{"input_ids": sources[i], "labels": references[i]} for i in indices]).to(model.device)
             states = tail.record(batch["input_ids"], batch["attention_mask"], batch["labels"])
