@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from .configuration import EditConfig
 from .errors import EditableTypeError
@@ -75,7 +74,7 @@ class AutoEditableModelForSeq2SeqLM:
 
 
 def _check_seq2seq(config: PretrainedConfig, name: str) -> None:
-    if type(config) not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+    if not getattr(config, "is_encoder_decoder", False):
         raise EditableTypeError(
             f"{name!r} is a {config.model_type!r} model, which is not an encoder-decoder. "
             "Use a sequence-to-sequence checkpoint, such as Marian, M2M100, mBART or T5."

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
+from .editing import max_positions
 from .errors import EditableValueError
 from .scoring import PADDING
 
@@ -60,8 +61,7 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
         Returns:
             `dict` with `edit_input_ids` and `edit_attention_mask` of shape `(edits, source_length)`, `edit_labels` of
             shape `(edits, target_length)`, `edit_alternative_labels` of shape `(edits, alternatives, length)`; labels
-            are −100 on padding. The names are those of [`EditableMixin.forward`]; without `edit_`, of
-            [`EditableMixin.edit`].
+            are −100 on padding. The names are those of [`EditableMixin.forward`].
 
         Raises:
             EditableValueError:
@@ -100,6 +100,11 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
             )
         return texts[: self.num_alternatives]
 
+    def edit_inputs(self, row: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The tensors of one edit under the names of [`EditableMixin.edit`]; see `collate_edits`."""
+        tensors = self.collate_edits([row])
+        return {name.removeprefix("edit_"): tensor.to(device) for name, tensor in tensors.items()}
+
     def encode(self, name: str, texts: Sequence[str]) -> list[list[int]]:
         """
         Token ids of texts, checked.
@@ -129,7 +134,7 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
 
 def longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> int | None:
     """The most tokens that model and tokenizer take, `None` if neither says so."""
-    limits = [getattr(model.config, "max_position_embeddings", None)] if model is not None else []
+    limits = [max_positions(model.config)] if model is not None else []
     limits.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
     return min((limit for limit in limits if limit is not None), default=None)
 

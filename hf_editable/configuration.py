@@ -31,12 +31,13 @@ class BaseLoss(ExplicitEnum):
     DISTILLATION = "distillation"
 
 
-@dataclass
+@dataclass(frozen=True)
 class EditConfig:
     r"""
     Configuration of edits and of Editable Training ([Sinitsin et al., 2020](https://arxiv.org/abs/2004.00345)).
 
-    It is kept in a checkpoint's `config.json` under the key `"editable"`.
+    It is kept in a checkpoint's `config.json` under the key `"editable"`. Instances do not change; `replace` makes
+    others.
 
     Args:
         optimizer (`str`, *optional*, defaults to `"rmsprop"`):
@@ -108,8 +109,8 @@ class EditConfig:
     base_loss: str = "cross_entropy"
 
     def __post_init__(self):
-        self.optimizer = _choice(EditOptimizer, "optimizer", self.optimizer)
-        self.base_loss = _choice(BaseLoss, "base_loss", self.base_loss)
+        for name, kind in (("optimizer", EditOptimizer), ("base_loss", BaseLoss)):
+            object.__setattr__(self, name, _choice(kind, name, getattr(self, name)))
         smallest_momentum = 0.1 if self.optimizer == EditOptimizer.ADAM.value else 0.0
         self._check_number("learning_rate", self.learning_rate > 0, "a number above 0, such as 1e-3")
         self._check_number("epsilon", self.epsilon > 0, "a number above 0, such as 1e-6")

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from .editing import max_positions
 from .errors import EditableValueError
 
 
@@ -82,11 +83,11 @@ def resolve_max_new_tokens(model: PreTrainedModel, max_new_tokens: int | None = 
     if max_new_tokens is not None:
         return check_count("max_new_tokens", max_new_tokens)
     settings = model.generation_config
-    if settings.max_new_tokens is not None:
+    if settings is not None and settings.max_new_tokens is not None:
         return settings.max_new_tokens
-    if settings.max_length is not None:
+    if settings is not None and settings.max_length is not None:
         return settings.max_length - 1  # the start token counts in max_length
-    positions = getattr(model.config, "max_position_embeddings", None)
+    positions = max_positions(model.config)
     return DEFAULT_MAX_NEW_TOKENS if positions is None else min(DEFAULT_MAX_NEW_TOKENS, positions - 1)
 
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from .errors import EditableValueError
 from .scoring import PADDING, constraint_loss, sequence_scores
@@ -72,6 +73,14 @@ class TranslationEditProblem:
                 self._tail.record(*self._source, self._labels[rows]) if self.create_graph else self._states.rows(rows)
             )
         return self._pairs[winner]
+
+
+def max_positions(config: PretrainedConfig) -> int | None:
+    """The most tokens that a model has positions for, on either side; `None` if its configuration names no limit."""
+    names = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+    parts = [config, getattr(config, "encoder", None), getattr(config, "decoder", None)]
+    limits = [getattr(part, name, None) for part in parts for name in names]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def candidates(labels: Tensor, alternative_labels: Tensor) -> Tensor:

@@ -96,7 +96,9 @@ class GradientEditor(nn.Module):
         for name, coefficient in self._coefficients.items():
             given, raw_given = self._given[name]
             raw = self._raw(name)
-            values[name] = given if raw.item() == raw_given else coefficient.value(raw.double()).item()
+            # Beyond ±30 a sigmoid is 0 or 1 to the last digit, which is no valid coefficient.
+            learned = coefficient.value(raw.double().clamp(-30.0, 30.0)).item()
+            values[name] = given if raw.item() == raw_given else learned
         return values
 
     def _raw(self, name: str) -> nn.Parameter:

@@ -16,12 +16,13 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .configuration import EditConfig
-from .editing import TranslationEditProblem
+from .editing import TranslationEditProblem, max_positions
 from .editors import EditOutcome, make_editor
 from .errors import EditableFileError, EditableValueError
 from .files import check_folder
 from .objective import EditableSeq2SeqLMOutput, editable_objective
-from .patches import EditPatch, fingerprint
+from .patches import EditPatch, applied_patches, fingerprint, restore
+from .scoring import PADDING
 from .tail import Tail, find_decoder_layers
 
 
@@ -157,7 +158,7 @@ class EditableMixin:
         Returns:
             [`EditableSeq2SeqLMOutput`].
         """
-        own = (edit_input_ids, reference_logits, num_items_in_batch)
+        own = (edit_input_ids, edit_labels, edit_alternative_labels, reference_logits, num_items_in_batch)
         if all(value is None for value in own) and label_smoothing == 0.0:
             return super().forward(*args, **kwargs)
         return editable_objective(
@@ -235,11 +236,14 @@ class EditableMixin:
             raise EditableValueError("An edit needs labels (the wanted translation) and alternative_labels.")
         if input_ids.dim() != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] == 0:
             raise EditableValueError(f"input_ids of shape {tuple(input_ids.shape)}: one edit has (1, source_length).")
-        longest = getattr(self.config, "max_position_embeddings", None)
-        for name, tensor in (("source", input_ids), ("target", labels), ("alternatives", alternative_labels)):
-            if longest is not None and tensor.shape[-1] > longest:
+        longest = max_positions(self.config)
+        lengths = {"source": input_ids.shape[1]}
+        for name, tensor in (("target", labels), ("longest alternative", alternative_labels)):
+            lengths[name] = int((tensor != PADDING).sum(-1).max())
+        for name, length in lengths.items():
+            if longest is not None and length > longest:
                 raise EditableValueError(
-                    f"The edit's {name} is {tensor.shape[-1]} tokens long; the model takes {longest} at most."
+                    f"The edit's {name} is {length} tokens long; the model takes {longest} at most."
                 )
         return TranslationEditProblem(
             tail,
@@ -256,17 +260,21 @@ class EditableMixin:
         config = self._edit_config if config is None else config
         if config.length_penalty is not None:
             return config.length_penalty
-        generation = self.generation_config.length_penalty
+        generation = getattr(self.generation_config, "length_penalty", None)
         return 1.0 if generation is None else generation
 
     @contextmanager
     def edited(self, patch: EditPatch) -> Iterator["EditableMixin"]:
-        """The edited model inside the block, the original after it, bit for bit, also after an exception."""
+        """
+        The edited model inside the block, the original after it, bit for bit, also after an exception. Patches that
+        are applied inside the block are taken back too.
+        """
+        count = applied_patches(self)
         patch.apply(self)
         try:
             yield self
         finally:
-            patch.revert(self)
+            restore(self, count)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """

@@ -75,8 +75,10 @@ def editable_objective(
         encoder_last_hidden_state=outputs.encoder_last_hidden_state,
     )
     result.loss = result.base_loss
-    if edits[0] is None:
+    if all(tensor is None for tensor in edits):
         return result
+    if edits[0] is None:
+        raise EditableValueError("Edits need edit_input_ids, their sources, beside their labels.")
     if not calls:
         raise EditableValueError(
             "The edited decoder layer was skipped in this pass. Load the model with decoder_layerdrop=0."

@@ -46,6 +46,7 @@ class EditPatch:
         length_penalty (`float`, *optional*): λ of the scores in `l_e`.
         base_model (`str`, *optional*): name or path of the model that was edited.
         base_revision (`str`, *optional*): its revision on the Hub, where known.
+        version (`str`, *optional*): version of hf_editable that made the patch.
 
     Example:
 
@@ -106,7 +107,7 @@ class EditPatch:
                 f"{last.source!r}). Revert patches in the opposite order of their application."
             )
         targets = self._targets(model)
-        if not _equal(self.tensors, {name: tensor.to(self.tensors[name].device) for name, tensor in targets.items()}):
+        if not _equal(self.tensors, targets):
             raise EditableValueError(
                 "The model's tensors have changed since the patch was applied, so reverting would lose that change."
             )
@@ -139,15 +140,18 @@ class EditPatch:
         with whole_folder(save_directory) as folder:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
             save_file(tensors, folder / TENSORS_NAME, metadata={"format": "pt"})
-            (folder / CONFIG_NAME).write_text(json.dumps(self._metadata(), indent=2, sort_keys=True) + "\n")
+            metadata = json.dumps(self._metadata(), indent=2, sort_keys=True, ensure_ascii=False)
+            (folder / CONFIG_NAME).write_text(metadata + "\n", encoding="utf-8")
             if not (Path(save_directory) / CARD_NAME).exists():
-                (folder / CARD_NAME).write_text(self._card())
+                (folder / CARD_NAME).write_text(self._card(), encoding="utf-8")
 
     def _metadata(self) -> dict[str, Any]:
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "tensors"}
 
     def _card(self) -> str:
-        base = f"base_model: {self.base_model}\n" if self.base_model else ""
+        # A folder is a name here only; the Hub takes names of its own.
+        on_hub = self.base_model and not Path(self.base_model).exists()
+        base = f"base_model: {self.base_model}\n" if on_hub else ""
         return (
             f"---\nlibrary_name: hf_editable\ntags:\n- translation\n- model-editing\n{base}---\n\n"
             f"# Correction of one translation\n\n"
@@ -174,7 +178,7 @@ class EditPatch:
             files = [TENSORS_NAME, CONFIG_NAME]
             folder = Path(snapshot_download(os.fspath(name_or_path), allow_patterns=files, **hub_kwargs))
         try:
-            metadata = json.loads((folder / CONFIG_NAME).read_text())
+            metadata = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
             tensors = load_file(folder / TENSORS_NAME)
         except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
             raise EditableFileError(
@@ -226,10 +230,23 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 @torch.no_grad()
 def _copy(values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-    for name, target in targets.items():
-        target.copy_(values[name])
+    for name, value in values.items():
+        targets[name].copy_(value)
 
 
 def _equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
     names: Iterable[str] = left.keys()
-    return names == right.keys() and all(torch.equal(left[name], right[name]) for name in names)
+    return names == right.keys() and all(torch.equal(left[name], right[name].to(left[name].device)) for name in names)
+
+
+def applied_patches(model: nn.Module) -> int:
+    """How many patches are applied to a model and not reverted."""
+    return len(model.__dict__.get(_APPLIED, []))
+
+
+def restore(model: nn.Module, count: int) -> None:
+    """Take back all but the first `count` applied patches, whatever became of their tensors since."""
+    applied = model.__dict__.get(_APPLIED, [])
+    while len(applied) > count:
+        _, originals = applied.pop()
+        _copy(originals, dict(model.named_parameters()))

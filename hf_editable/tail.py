@@ -61,12 +61,6 @@ class TrunkStates:
             decoder_input_ids=self.decoder_input_ids[index],
         )
 
-    def detach(self) -> "TrunkStates":
-        """The same states, cut off from the graph that made them."""
-        detached = [value.detach() if isinstance(value, Tensor) else value for value in self.call[0]]
-        kwargs = {name: value.detach() if isinstance(value, Tensor) else value for name, value in self.call[1].items()}
-        return replace(self, call=(tuple(detached), kwargs), encoder_states=self.encoder_states.detach())
-
 
 class _TrunkDone(Exception):
     """Ends a forward pass at the first edited layer."""
@@ -307,8 +301,9 @@ def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Mo
     if module in copies:
         return copies[module]
     twin = type(module).__new__(type(module))
-    # Wrappers put on an instance (Accelerate's mixed precision `forward`) are bound to the original.
+    # What wraps an instance (Accelerate's mixed precision, torch.compile) is bound to the original.
     twin.__dict__ = {name: value for name, value in module.__dict__.items() if name != "forward"}
+    twin._compiled_call_impl = None
     copies[module] = twin
     twin._parameters = dict(module._parameters)
     twin._modules = {

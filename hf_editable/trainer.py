@@ -10,14 +10,18 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, Seq2SeqTrainer
+from transformers.utils import logging
 
 from .collator import DataCollatorForEditableSeq2Seq
 from .configuration import BaseLoss
 from .errors import EditableTypeError, EditableValueError
 from .modeling import EditableMixin
 from .scoring import cross_entropy
+from .tail import decoder_inputs
 from .training_args import EditableSeq2SeqTrainingArguments, TranslationTrainingArguments
 
+
+logger = logging.get_logger(__name__)
 
 # Sets the order of edits apart from the order of the training rows, of which there may be as many: the edit of a batch
 # would else be of one of its own sentences.
@@ -88,6 +92,12 @@ class TranslationTrainer(Seq2SeqTrainer):
     def _token_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
         smoothing = self.args.label_smoothing_factor if self.model.training else 0.0
         return cross_entropy(outputs["logits"], labels, smoothing, num_items_in_batch)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The stock loss; the stock trainer takes away the labels that some models make their inputs from."""
+        if inputs.get("decoder_input_ids") is None:
+            inputs = {**inputs, "decoder_input_ids": decoder_inputs(self.model, inputs["labels"])}
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     @property
     def _sampling_seed(self) -> int:
@@ -175,6 +185,12 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
         )
         if edit_dataset is not None:
             _check_edits(edit_dataset)
+        if args.n_gpu > 1:
+            raise EditableValueError(
+                f"{args.n_gpu} GPUs in one process: torch.nn.DataParallel would split the edits. Start one process a "
+                "GPU, by accelerate launch."
+            )
+        _keep_layers(model)
         distils = model.edit_config.base_loss == BaseLoss.DISTILLATION.value
         if teacher_model is not None and not distils:
             raise EditableValueError(
@@ -320,6 +336,14 @@ def _check_kinds(model: Any, args: Any, collator: Any) -> None:
         raise EditableTypeError(
             f"{type(collator).__name__} cannot collate edits. Give a DataCollatorForEditableSeq2Seq, or none."
         )
+
+
+def _keep_layers(model: EditableMixin) -> None:
+    """An edit needs the layers that it edits in every step, so none may be dropped at random (LayerDrop)."""
+    decoder = model.get_decoder()
+    if getattr(decoder, "layerdrop", 0.0):
+        logger.warning(f"Setting the decoder's layerdrop={decoder.layerdrop} to 0: edited layers must not be skipped.")
+        decoder.layerdrop = 0.0
 
 
 def _check_edits(edits: Dataset) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from .collator import DataCollatorForEditableSeq2Seq
-from .decoding import batches_by_length, encode_sources, frozen, resolve_max_new_tokens
-from .errors import EditableValueError
+from .decoding import batches_by_length, check_count, encode_sources, frozen, resolve_max_new_tokens
+from .errors import EditableTypeError, EditableValueError
 from .modeling import EditableMixin, EditResult
 
 
@@ -34,6 +34,10 @@ class TranslationEditor:
     def __init__(
         self, model: EditableMixin, tokenizer: PreTrainedTokenizerBase, num_beams: int = 5, batch_size: int = 64
     ):
+        if not isinstance(model, EditableMixin):
+            raise EditableTypeError(
+                f"A {type(model).__name__} has no edit(). Load it with AutoEditableModelForSeq2SeqLM.from_pretrained."
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.num_beams = num_beams
@@ -79,23 +83,38 @@ class TranslationEditor:
 
         Raises:
             EditableValueError:
-                if the source or the target is empty or too long, or no alternative differs from the target.
+                if the source or the target is empty or too long, the target has words that the tokenizer does not
+                know, or no alternative differs from the target.
         """
+        check_count("max_rounds", max_rounds)
+        self._check_known(target)
         if alternatives is None:
             count = self.model.edit_config.num_alternatives
             alternatives = self._beam_search([source], count, count)[0]
         outranked = list(alternatives)
-        for _ in range(max_rounds):
-            result = self._edit_once(source, target, outranked)
+        result = self._edit_once(source, target, outranked)
+        for _ in range(max_rounds - 1):
             said = result.translation.strip()
-            if not result.success or said in (target.strip(), *(text.strip() for text in outranked)):
+            if not result.success or said in ("", target.strip(), *(text.strip() for text in outranked)):
                 break
             outranked.insert(0, said)
+            retried = self._edit_once(source, target, outranked)
+            if not retried.success:
+                break  # the edit before holds for fewer alternatives, which is better than none
+            result = retried
         return result
 
+    def _check_known(self, target: str) -> None:
+        unknown = self.tokenizer.unk_token_id
+        words = [word for word in target.split() if unknown in self.tokenizer(text_target=word).input_ids]
+        if unknown is not None and words:
+            raise EditableValueError(
+                f"The tokenizer has no tokens for {words} of the target, so the model cannot say it."
+            )
+
     def _edit_once(self, source: str, target: str, alternatives: list[str]) -> EditResult:
-        tensors = self.collator.collate_edits([{"source": source, "target": target, "alternatives": alternatives}])
-        edit = {name.removeprefix("edit_"): tensor.to(self.model.device) for name, tensor in tensors.items()}
+        row = {"source": source, "target": target, "alternatives": alternatives}
+        edit = self.collator.edit_inputs(row, self.model.device)
         result = self.model.edit(**edit, num_alternatives=edit["alternative_labels"].shape[1])
         result.patch.source, result.patch.target = source, target
         with self.model.edited(result.patch):

@@ -6,17 +6,26 @@
 #   scripts/run_main.sh --source iwslt14 --archive de-en.tgz         IWSLT14 De-En at the paper's size; wants a GPU
 #   scripts/run_main.sh --source files --train_files corpus.de.gz corpus.en.gz                     your own data
 #
-# Arguments are those of scripts/prepare_data.py. RUN names the folder of the results, runs/main by default. What is
-# finished there is not done again, so an interrupted run goes on.
+# Arguments are those of scripts/prepare_data.py. RUN names the folder of the results, runs/main by default. A run that
+# was interrupted goes on when it is started again with the same arguments.
 source "$(dirname "$0")/environment.sh"
 run=${RUN:-runs/main}
 
+mkdir -p "$run"
+if [ -f "$run/arguments" ] && [ "$(cat "$run/arguments")" != "$*" ]; then
+    echo "error: $run holds a run with the arguments '$(cat "$run/arguments")'. Name another folder in RUN." >&2
+    exit 2
+fi
+echo "$*" > "$run/arguments"
+
 if [ $# -eq 0 ]; then
-    data=(--source grammar --num_train 12000 --num_test 200 --vocab_size 2000)
+    data=(--source grammar --num_train 16000 --num_test 200 --vocab_size 1500 --lowercase)
     sizes=(--d_model 128 --ffn_dim 256 --num_layers 2 --dropout 0.1 --max_length 64)
-    baseline=(--learning_rate 2e-3 --warmup_steps 200 --num_train_epochs 4 --max_tokens_per_batch 2048)
-    editable=(--learning_rate 3e-4 --warmup_steps 20 --max_steps 200 --max_tokens_per_batch 1024)
-    mined=400 edits=30
+    baseline=(--learning_rate 3e-3 --lr_scheduler_type linear --warmup_steps 150 --max_steps 1000
+        --max_tokens_per_batch 1024)
+    editable=(--learning_rate 2e-4 --warmup_steps 20 --max_steps 250 --max_tokens_per_batch 1024
+        --edit_learning_rate 2e-3)
+    mined=500 edits=30
 else
     data=("$@") sizes=()
     baseline=(--num_train_epochs 50)
@@ -25,28 +34,32 @@ else
 fi
 
 step() { echo; echo "== $1"; }
-unless() { [ -e "$1" ] || "${@:2}"; }  # a command, unless its result is there
+
+# train SCRIPT NAME ARGUMENTS...: unless it is done; from the last checkpoint, if there is one.
+train() {
+    local script=$1 output="$run/$2" last
+    [ ! -f "$output/train_results.json" ] || return 0
+    last=$(find "$output" -maxdepth 1 -name "checkpoint-*" 2> /dev/null | sort -V | tail -n 1)
+    accelerate launch --num_processes 1 "scripts/$script.py" --data_dir "$run/data" --output_dir "$output" \
+        --save_total_limit 1 ${last:+--resume_from_checkpoint "$last"} "${@:3}"
+}
 
 step "Data"
-unless "$run/data" python scripts/prepare_data.py "${data[@]}" --output_dir "$run/data"
+[ -d "$run/data" ] || python scripts/prepare_data.py "${data[@]}" --output_dir "$run/data"
 
 step "Training the baseline"
-unless "$run/baseline/train_results.json" accelerate launch --num_processes 1 scripts/train_baseline.py \
-    --data_dir "$run/data" --output_dir "$run/baseline" "${sizes[@]}" "${baseline[@]}" \
-    --save_total_limit 1 --logging_steps 100
+train train_baseline baseline --logging_steps 100 "${sizes[@]}" "${baseline[@]}"
 
 step "Mining edits from it"
 for split in train test; do
-    count=$mined; [ $split = train ] || count=$edits
+    [ $split = train ] && count=$mined || count=$edits
     python scripts/mine_edits.py --model_name_or_path "$run/baseline" --data_dir "$run/data" --split $split \
         --num_edits "$count" --output_dir "$run/edits_$split"
 done
 
 step "Training it to be editable"
-unless "$run/editable/train_results.json" accelerate launch --num_processes 1 scripts/train_editable.py \
-    --model_name_or_path "$run/baseline" --data_dir "$run/data" --edits_dir "$run/edits_train" \
-    --output_dir "$run/editable" --dropout 0 --c_edit 1 --c_loc 10 "${editable[@]}" \
-    --save_total_limit 1 --logging_steps 20
+train train_editable editable --logging_steps 25 --model_name_or_path "$run/baseline" \
+    --edits_dir "$run/edits_train" --dropout 0 --c_edit 1 --c_loc 10 "${editable[@]}"
 
 step "Measuring single edits of both"
 python scripts/evaluate_edits.py --model_name_or_path "$run/baseline" "$run/editable" --names baseline editable \

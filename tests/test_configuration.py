@@ -44,8 +44,14 @@ def test_round_trip_through_json():
     assert EditConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_keys_of_a_newer_version_are_left_out(caplog):
+def test_keys_of_a_newer_version_are_left_out_with_a_warning(caplog):
     assert EditConfig.from_dict({"max_steps": 3, "colour": "blue"}).max_steps == 3
+    assert "ignoring colour" in caplog.text
+
+
+def test_instances_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError, match="max_steps"):
+        EditConfig().max_steps = 3
 
 
 def test_replace_names_unknown_fields():

@@ -121,6 +121,7 @@ def test_adams_momentum_stays_above_a_tenth():
     editor = make_editor(EditConfig(optimizer="adam"))
     editor.raw_momentum.data.fill_(-50.0)
     assert editor.coefficients()["momentum"] == pytest.approx(0.1)
+    EditConfig(optimizer="adam", **editor.coefficients())  # at the limit, and still valid
 
 
 def test_half_precision_does_not_round_the_coefficients():

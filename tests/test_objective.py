@@ -5,22 +5,26 @@ import torch
 
 import plain
 from hf_editable import EditableValueError, EditConfig
+from hf_editable.tail import Tail
 
 
 LENGTH_PENALTY = 0.7
 
 
-@pytest.fixture(params=[2, 4], ids=["edit fails", "edit succeeds"])
+@pytest.fixture(
+    params=[(2, 0.001, -1), (4, 0.02, -1), (2, 0.0005, [0, 1])],
+    ids=["edits fail", "edits succeed", "two layers move"],
+)
 def problem(request, tiny_model, tiny_batch):
     """A float64 model and a batch; with two small steps the edits fail, so that the edit loss counts."""
-    learning_rate = 0.001 if request.param == 2 else 0.02
+    max_steps, learning_rate, layers = request.param
     model = tiny_model.double()
-    model.set_attn_implementation("eager")  # fused attention has no second derivative, which the plain way needs
     model.edit_config = EditConfig(
         learning_rate=learning_rate,
         beta=0.6,
-        max_steps=request.param,
+        max_steps=max_steps,
         length_penalty=LENGTH_PENALTY,
+        layers_to_transform=layers,
         c_edit=0.8,
         c_loc=3.0,
     )
@@ -31,12 +35,17 @@ def problem(request, tiny_model, tiny_batch):
 
 def plain_objective(model, batch, edits, parameters=None, reference=None):
     parameters = dict(model.named_parameters()) if parameters is None else parameters
-    names = [name for name in parameters if name.startswith("model.decoder.layers.1.")]
+    names = list(Tail(model, model.edit_config).parameters)
     alpha = parameters["editor.raw_learning_rate"].exp()
     beta = parameters["editor.raw_beta"].sigmoid()
-    return plain.objective(
-        model, parameters, names, batch, edits, model.edit_config, alpha, beta, LENGTH_PENALTY, reference
-    )
+    fused = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # fused attention has no second derivative, which the plain way needs
+    try:
+        return plain.objective(
+            model, parameters, names, batch, edits, model.edit_config, alpha, beta, LENGTH_PENALTY, reference
+        )
+    finally:
+        model.set_attn_implementation(fused)
 
 
 def gradients(model, loss):
@@ -99,6 +108,19 @@ def test_edits_split_over_micro_batches_give_the_same_objective(tiny_model, tiny
         halves.append(tiny_model(**part, num_items_in_batch=tokens, num_edits_in_batch=2))
     for name in ("loss", "base_loss", "edit_loss", "locality_loss", "edit_success", "edit_steps"):
         torch.testing.assert_close(whole[name], halves[0][name] + halves[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_more_edits_than_rows(tiny_model, tiny_batch):
+    row = {name: tensor if name.startswith("edit_") else tensor[:1] for name, tensor in tiny_batch.items()}
+    first = {name: tensor[:1] for name, tensor in row.items()}
+    # The only row is the first edit's; the second edit has none to measure its locality on.
+    torch.testing.assert_close(tiny_model(**row).locality_loss, tiny_model(**first).locality_loss)
+
+
+def test_edits_without_sources(tiny_model, tiny_batch):
+    del tiny_batch["edit_input_ids"]
+    with pytest.raises(EditableValueError, match="Edits need edit_input_ids"):
+        tiny_model(**tiny_batch)
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(tiny_model, tiny_batch):

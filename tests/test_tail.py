@@ -152,6 +152,21 @@ def test_the_model_is_left_alone():
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_wrapped_models_are_run_as_their_classes_say():
+    model = build("marian").eval()
+    tail = Tail(model, EditConfig())
+    expected = tail.logits(tail.record(*batch()))
+    for module in (model, model.model.decoder.layers[2]):
+        original = module.forward  # as Accelerate wraps models for mixed precision, and torch.compile calls
+        module.forward = lambda *args, original=original, **kwargs: original(*args, **kwargs)
+        module._compiled_call_impl = module.forward
+    tail = Tail(model, EditConfig())
+    states = tail.record(*batch())
+    assert torch.equal(tail.logits(states), expected)
+    moved = {name: tensor * 0 for name, tensor in tail.parameters.items()}
+    assert not torch.equal(tail.logits(states, moved), expected)
+
+
 def test_dropout_is_off_also_while_the_model_trains():
     model = build("marian").train()
     tail = Tail(model, EditConfig())

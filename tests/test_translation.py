@@ -47,6 +47,8 @@ def test_an_edit_mines_what_the_target_must_outrank(editor, tiny_tokenizer):
         (lambda editor: editor.edit("", TARGET), "source is empty"),
         (lambda editor: editor.edit(SOURCE, ""), "target is empty"),
         (lambda editor: editor.edit(SOURCE, TARGET, [TARGET]), "No alternative"),
+        (lambda editor: editor.edit(SOURCE, "the dog sees the unicorn ."), r"no tokens for \['unicorn'\]"),
+        (lambda editor: editor.edit(SOURCE, TARGET, max_rounds=0), "max_rounds=0"),
         (lambda editor: editor.edit("der " * 40, TARGET), "41 tokens long; 32 are allowed"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
 from . import parse_arguments, run_main
-from .loading import load_data, load_tokenizer, loading
+from .loading import load_data, load_model, load_tokenizer
 
 
 if TYPE_CHECKING:
@@ -62,15 +62,14 @@ def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -
 
 
 def _edit(argv: list[str] | None) -> bool:
-    from .. import AutoEditableModelForSeq2SeqLM, TranslationEditor
+    from .. import TranslationEditor
     from ..files import check_folder
 
     (arguments,) = parse_arguments([EditTranslationArguments], argv, __doc__)
     if arguments.output_dir is not None:
         check_folder(arguments.output_dir)
     tokenizer = load_tokenizer(arguments.model_name_or_path)
-    with loading("the model", arguments.model_name_or_path):
-        model = AutoEditableModelForSeq2SeqLM.from_pretrained(arguments.model_name_or_path).eval()
+    model = load_model(arguments.model_name_or_path)
     overrides = {name: getattr(arguments, name) for name in ("learning_rate", "max_steps")}
     model.edit_config = model.edit_config.replace(**{k: value for k, value in overrides.items() if value is not None})
     editor = TranslationEditor(model, tokenizer, num_beams=arguments.num_beams)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
 from . import parse_arguments, run_main
-from .loading import load_data, load_edits, load_tokenizer, loading
+from .loading import load_data, load_edits, load_model, load_tokenizer
 
 
 if TYPE_CHECKING:
@@ -62,14 +62,9 @@ class EvaluationArguments:
 
 
 def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, test_set: "Dataset") -> "EditReport":
-    import torch
-
-    from ..auto import AutoEditableModelForSeq2SeqLM
     from ..evaluation import evaluate_edits
 
     tokenizer = load_tokenizer(path)
-    with loading("the model", path):
-        model = AutoEditableModelForSeq2SeqLM.from_pretrained(path)
     options = (
         "num_edits",
         "num_test",
@@ -84,7 +79,7 @@ def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, test_s
     given = {key: getattr(arguments, key) for key in options}
     given |= {key: getattr(arguments, key) for key in overrides if getattr(arguments, key) is not None}
     return evaluate_edits(
-        model.to("cuda" if torch.cuda.is_available() else "cpu"),
+        load_model(path),
         tokenizer,
         load_edits(arguments.edits_dir),
         test_set,

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
 
+    from ..modeling import EditableMixin
+
 
 @contextmanager
 def loading(what: str, place: str) -> Iterator[None]:
@@ -36,6 +38,23 @@ def load_tokenizer(place: str) -> "PreTrainedTokenizerBase":
         return AutoTokenizer.from_pretrained(place)
 
 
+def load_model(place: str) -> "EditableMixin":
+    """
+    A checkpoint as an editable model in evaluation mode, on the GPU if there is one.
+
+    Raises:
+        EditableFileError: if it cannot be loaded.
+        EditableTypeError: if it is not an encoder-decoder.
+    """
+    import torch
+
+    from ..auto import AutoEditableModelForSeq2SeqLM
+
+    with loading("the model", place):
+        model = AutoEditableModelForSeq2SeqLM.from_pretrained(place).eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_data(data_dir: str, split: str) -> "DatasetDict":
     """
     Prepared data with, at least, pairs in one split.
@@ -59,14 +78,16 @@ def load_edits(edits_dir: str) -> "Dataset":
 
     Raises:
         EditableFileError: if there is no such dataset.
-        EditableValueError: if it has splits but none named `train`.
+        EditableValueError: if it has splits but none named `train`, or lacks a column.
     """
     from datasets import DatasetDict, load_from_disk
 
     with loading("the mined edits", edits_dir):
         edits = load_from_disk(edits_dir)
-    if not isinstance(edits, DatasetDict):
-        return edits
-    if "train" not in edits:
-        raise EditableValueError(f"{edits_dir!r} has the splits {sorted(edits)}; it needs one named 'train'.")
-    return edits["train"]
+    if isinstance(edits, DatasetDict):
+        if "train" not in edits:
+            raise EditableValueError(f"{edits_dir!r} has the splits {sorted(edits)}; it needs one named 'train'.")
+        edits = edits["train"]
+    if missing := {"source", "target", "alternatives"} - set(edits.column_names):
+        raise EditableValueError(f"{edits_dir!r} lacks the columns {sorted(missing)}. Give a folder of mined edits.")
+    return edits

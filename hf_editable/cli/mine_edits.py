@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from . import parse_arguments, run_main
-from .loading import load_data, load_tokenizer, loading
+from .loading import load_data, load_model, load_tokenizer
 
 
 @dataclass
@@ -25,9 +25,6 @@ class MiningArguments:
 
 
 def _mine(argv: list[str] | None) -> None:
-    import torch
-    from transformers import AutoModelForSeq2SeqLM
-
     from ..mining import mine_edits
 
     (arguments,) = parse_arguments([MiningArguments], argv, __doc__)
@@ -36,9 +33,7 @@ def _mine(argv: list[str] | None) -> None:
     split = options.pop("split")
     sources = load_data(options.pop("data_dir"), split)[split]
     tokenizer = load_tokenizer(path)
-    with loading("the model", path):
-        model = AutoModelForSeq2SeqLM.from_pretrained(path)
-    mine_edits(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, sources, **options)
+    mine_edits(load_model(path), tokenizer, sources, **options)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -47,7 +47,7 @@ class PrepareDataArguments:
         target_lang (`str`, *optional*, defaults to `"en"`): Language of the target.
         moses (`str`, *optional*, defaults to `"none"`): What to do with the text of a dataset or of files.
         normalize (`bool`, *optional*, defaults to `True`): For `iwslt14`: whether to normalise punctuation.
-        lowercase (`bool`, *optional*, defaults to `False`): Whether to lowercase the text of a dataset or of files.
+        lowercase (`bool`, *optional*, defaults to `False`): Whether to lowercase the text; `iwslt14` always does.
         vocab_size (`int`, *optional*, defaults to `10000`): Size of the joint vocabulary; 0 trains no tokenizer.
         num_train (`int`, *optional*, defaults to `20000`): For `grammar`: training pairs.
         num_validation (`int`, *optional*, defaults to `500`): Validation pairs, where the source has no such split.
@@ -79,7 +79,7 @@ class PrepareDataArguments:
         default=True,
         metadata={"help": "iwslt14: normalise punctuation. --no_normalize keeps it, as fairseq's script does."},
     )
-    lowercase: bool = field(default=False, metadata={"help": "Lowercase the text of a dataset or of files."})
+    lowercase: bool = field(default=False, metadata={"help": "Lowercase the text; iwslt14 always does."})
     vocab_size: int = field(default=10_000, metadata={"help": "Size of the joint vocabulary; 0: train no tokenizer."})
     num_train: int = field(default=20_000, metadata={"help": "grammar: training pairs."})
     num_validation: int = field(default=500, metadata={"help": "Validation pairs, where there is no such split."})
@@ -155,7 +155,7 @@ def _load(args: PrepareDataArguments) -> tuple[int, "DatasetDict"]:
         if languages != ("de", "en"):
             raise EditableValueError(f"The grammar translates from de to en, not {languages[0]} to {languages[1]}.")
         corpus = data.generate_corpus(args.num_train, args.num_validation, args.num_test, args.seed)
-        return sum(map(len, corpus.values())), corpus
+        return sum(map(len, corpus.values())), data.prepare_text(corpus, *languages, args.moses, args.lowercase)
     if args.source is DataSource.IWSLT14:
         raw = data.read_iwslt14(args.archive, *languages)
         return sum(map(len, raw.values())), data.clean_iwslt14(raw, *languages, args.normalize)
@@ -183,6 +183,7 @@ def _train_tokenizer(args: PrepareDataArguments, data: "DatasetDict") -> tuple["
         for column, lang in languages.items():
             yield from (moses.tokenize(text, lang) for text in data[split][column])
 
-    tokenizer = train_tokenizer(tokenized("train"), args.vocab_size, tuple(languages.values()))
+    lowercase = args.lowercase or args.source is DataSource.IWSLT14  # whose recipe lowercases the text
+    tokenizer = train_tokenizer(tokenized("train"), args.vocab_size, tuple(languages.values()), lowercase)
     plain = [text for column in languages for text in data["validation"][column]]
     return tokenizer, encoding_agreement(tokenizer, plain, list(tokenized("validation")))

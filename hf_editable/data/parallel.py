@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, DownloadConfig, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 from transformers.utils import ExplicitEnum, logging
 
 from ..errors import EditableFileError, EditableValueError
@@ -112,7 +113,7 @@ def load_translations(
             data = load_dataset(
                 name_or_path, config_name, revision=revision, download_config=DownloadConfig(max_retries=1)
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise EditableFileError(
             f"Cannot load the dataset {name_or_path!r}: {error} Give a name on the Hub, a folder written by "
             "save_to_disk, or a folder of data files."
