@@ -23,8 +23,8 @@ if [ $# -eq 0 ]; then
     sizes=(--d_model 128 --ffn_dim 256 --num_layers 2 --dropout 0.1 --max_length 64)
     baseline=(--learning_rate 3e-3 --lr_scheduler_type linear --warmup_steps 150 --max_steps 1000
         --max_tokens_per_batch 1024)
-    editable=(--learning_rate 2e-4 --warmup_steps 20 --max_steps 250 --max_tokens_per_batch 1024
-        --edit_learning_rate 2e-3)
+    editable=(--learning_rate 3e-4 --warmup_steps 20 --max_steps 250 --max_tokens_per_batch 1024
+        --edit_learning_rate 1.4e-3)
     mined=500 edits=30
 else
     data=("$@") sizes=()

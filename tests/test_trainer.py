@@ -7,9 +7,10 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, Seq2SeqTrainingArguments
+from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, M2M100Config, Seq2SeqTrainingArguments
 
 from hf_editable import (
+    AutoEditableModelForSeq2SeqLM,
     EditableSeq2SeqTrainer,
     EditableSeq2SeqTrainingArguments,
 )
@@ -184,6 +185,26 @@ def test_coefficients_move_with_their_learning_rate(make_trainer, tiny_model, ra
     before = trainer.model.editor.coefficients()
     trainer.train()
     assert (trainer.model.editor.coefficients() != before) == moves
+
+
+def test_coefficients_have_no_weight_decay(make_trainer):
+    optimizer = make_trainer(weight_decay=0.1, editor_learning_rate=0.5).create_optimizer()
+    groups = [group for group in optimizer.param_groups if group["lr"] == 0.5]
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.0)]
+
+
+def test_models_that_shift_labels_and_drop_layers_themselves(make_trainer, tiny_tokenizer):
+    torch.manual_seed(0)
+    config = M2M100Config(
+        vocab_size=len(tiny_tokenizer), d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, decoder_start_token_id=2,
+        decoder_layerdrop=0.9, max_position_embeddings=32,
+    )  # fmt: skip
+    trainer = make_trainer(AutoEditableModelForSeq2SeqLM.from_config(config))
+    assert trainer.model.get_decoder().layerdrop == 0.0
+    trainer.train()
+    assert sum(log.get("edit_steps", 0) for log in training_logs(trainer)) > 0
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > 0
 
 
 def test_weights_of_the_objective_are_saved_with_the_model(make_trainer):

@@ -1,6 +1,6 @@
 """Data for translation models: the built-in corpus, IWSLT14, any parallel text, and tokenizers trained on them."""
 
-from .grammar import generate_corpus
+from .corpus import generate_corpus
 from .iwslt14 import clean_iwslt14, read_iwslt14
 from .parallel import MosesForm, hold_out, load_translations, prepare_text, read_parallel
 from .tokenization import encoding_agreement, train_tokenizer
