@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import BaseModelOutput
 
 from .editing import max_positions
@@ -49,6 +49,59 @@ class EncodedSources:
         encoded = BaseModelOutput(last_hidden_state=self.states)
         limits = {"max_new_tokens": max_new_tokens, "max_length": None}
         return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
+
+    def select(self, rows: list[int]) -> "EncodedSources":
+        """Some of the sources, by their positions in the batch."""
+        return EncodedSources([self.indices[row] for row in rows], self.states[rows], self.attention_mask[rows])
+
+
+class _CountedSteps(StoppingCriteria):
+    """Stops nothing; knows how long the search went on."""
+
+    length = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        self.length = input_ids.shape[1]
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def beam_search(
+    model: PreTrainedModel, sources: EncodedSources, num_beams: int, max_new_tokens: int, expected: int
+) -> dict[int, list[int]]:
+    """
+    What `generate` finds by beam search, without letting a few endless translations hold up all others.
+
+    A search that ends before its limit on the length is the same under any higher limit. So the limit is `expected`
+    first; rows that reach it are searched by themselves with `max_new_tokens`, and the rest again without them.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]): the model.
+        sources ([`EncodedSources`]): a batch.
+        num_beams (`int`): beam size.
+        max_new_tokens (`int`): the most tokens of a translation.
+        expected (`int`): a number of tokens that translations hardly ever have.
+
+    Returns:
+        `dict[int, list[int]]`: token ids by the sources' indices.
+    """
+    settings = model.generation_config
+    # These look at the limit before it is reached.
+    looks_ahead = settings.early_stopping == "never" or settings.forced_eos_token_id is not None
+    limit = max_new_tokens if looks_ahead else min(expected, max_new_tokens)
+    counted = _CountedSteps()
+    output = sources.generate(
+        model, limit, num_beams=num_beams, do_sample=False, stopping_criteria=StoppingCriteriaList([counted])
+    )
+    if limit == max_new_tokens or counted.length <= limit:
+        return dict(zip(sources.indices, output.tolist(), strict=True))
+    ends = torch.as_tensor(settings.eos_token_id, device=output.device)
+    ended = torch.isin(output[:, 1:], ends).any(1)
+    endless, rest = ((~ended).nonzero().flatten().tolist(), ended.nonzero().flatten().tolist())
+    found: dict[int, list[int]] = {}
+    for rows, bound in ((endless, max_new_tokens), (rest, expected if endless else max_new_tokens)):
+        if rows:
+            found |= beam_search(model, sources.select(rows), num_beams, max_new_tokens, bound)
+    return found
 
 
 def encode_sources(

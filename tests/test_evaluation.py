@@ -322,6 +322,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path, cap
         pytest.approx(1e-4),
     )
     assert first["edit_config"]["max_steps"] == 2 and "--num_beams 1" in first["command"]
+    assert first["command"] in (tmp_path / "out" / "first" / "report.md").read_text()
     for options, message in (
         (["--names", "one"], "2 models need as many names"),
         (["--split", "dev"], "no pairs in a split 'dev'"),

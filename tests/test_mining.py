@@ -226,6 +226,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_pairs, tmp_path, capsys):
     assert main(argv) == 0
     edits = datasets.load_from_disk(tmp_path / "edits")
     assert 0 < len(edits) <= 5 and set(edits["source"]) <= {pair["source"] for pair in tiny_pairs}
+    assert "sources: 5, " in capsys.readouterr().out
     assert main([*argv, "--split", "test"]) == 2
     assert "no pairs in a split 'test'" in capsys.readouterr().err
     assert main([*argv, "--model_name_or_path", str(tmp_path / "missing")]) == 2

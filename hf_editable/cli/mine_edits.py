@@ -1,6 +1,8 @@
 """Mine edits to train and to measure with: translations that a model finds likely, and one to prefer to them."""
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from . import parse_arguments, run_main
 from .loading import load_data, load_model, load_tokenizer
@@ -25,7 +27,7 @@ class MiningArguments:
 
 
 def _mine(argv: list[str] | None) -> None:
-    from ..mining import mine_edits
+    from ..mining import INFO_NAME, mine_edits
 
     (arguments,) = parse_arguments([MiningArguments], argv, __doc__)
     options = vars(arguments)
@@ -34,6 +36,8 @@ def _mine(argv: list[str] | None) -> None:
     sources = load_data(options.pop("data_dir"), split)[split]
     tokenizer = load_tokenizer(path)
     mine_edits(load_model(path), tokenizer, sources, **options)
+    counts = json.loads((Path(arguments.output_dir) / INFO_NAME).read_text())["counts"]
+    print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -95,6 +95,8 @@ class EditReport:
             f"Interval: bootstrap over edits, {BOOTSTRAP_RESAMPLES:,} resamples, seed {summary['seed']}.",
             f"Machine: {summary['machine']}. Versions: {versions}.",
         ]
+        if "command" in summary:
+            facts.append(f"Command: `{summary['command']}`.")
         return f"# Edits of {summary['name']}\n\n{format_table([self])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
 
 

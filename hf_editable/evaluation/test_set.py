@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..collator import DataCollatorForEditableSeq2Seq
-from ..decoding import EncodedSources, batches_by_length
+from ..decoding import EncodedSources, batches_by_length, beam_search
 from ..errors import EditableValueError
 from ..scoring import num_tokens, token_kl
 from ..tail import Tail, TrunkStates
@@ -51,6 +51,7 @@ class EncodedTestSet:
                     "takes. Leave it out of the test set."
                 )
         self._batches: list[tuple[EncodedSources, Tensor, TrunkStates]] = []
+        self._expected: list[int] = []
         translated = sources if translations is None else self._tokenizer(text_target=list(translations)).input_ids
         lengths = {index: len(ids) for index, ids in enumerate(translated)}
         for indices in batches_by_length(lengths, batch_size):
@@ -58,14 +59,16 @@ class EncodedTestSet:
             states = tail.record(batch["input_ids"], batch["attention_mask"], batch["labels"])
             sources_of = EncodedSources(indices, states.encoder_states, batch["attention_mask"])
             self._batches.append((sources_of, batch["labels"], states))
+            # Far more than what they translate to, or are.
+            self._expected.append(2 * max(lengths[index] for index in indices) + 16)
 
     def translate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
         """Translations by beam search, in the order of the pairs."""
         texts: dict[int, str] = {}
-        for sources, _, _ in self._batches:
-            output = sources.generate(model, max_new_tokens, num_beams=num_beams, do_sample=False)
-            decoded = self._tokenizer.batch_decode(output, skip_special_tokens=True)
-            texts.update(zip(sources.indices, decoded, strict=True))
+        for (sources, _, _), expected in zip(self._batches, self._expected, strict=True):
+            output = beam_search(model, sources, num_beams, max_new_tokens, expected)
+            decoded = self._tokenizer.batch_decode(list(output.values()), skip_special_tokens=True)
+            texts.update(zip(output, decoded, strict=True))
         return [texts[index] for index in range(len(texts))]
 
     def divergence(self, tail: Tail, parameters: Mapping[str, Tensor]) -> float:

@@ -1,0 +1,54 @@
+"""Beam search in parts is the beam search of generate."""
+
+import pytest
+import torch
+
+from hf_editable.decoding import EncodedSources, beam_search, encode_sources, frozen
+
+
+@pytest.fixture
+def sources(tiny_model, tiny_tokenizer, tiny_pairs):
+    # With this some translations end soon, others never.
+    tiny_model.generation_config.max_length = 40
+    with torch.no_grad():
+        tiny_model.final_logits_bias[0, 2] = 0.75
+    encoded = [
+        tiny_tokenizer(" ".join(pair["source"].split()[: 2 + i % 5])).input_ids for i, pair in enumerate(tiny_pairs)
+    ]
+    with frozen(tiny_model):
+        return encode_sources(tiny_model, tiny_tokenizer, encoded, list(range(len(encoded))))
+
+
+def trimmed(ids, pad):
+    return [token for token in ids if token != pad]
+
+
+@pytest.mark.parametrize("expected", [1, 3, 8, 20, 30])
+def test_any_expectation_gives_what_generate_gives(tiny_model, tiny_tokenizer, sources, expected, monkeypatch):
+    limits = []
+    generate = EncodedSources.generate
+
+    def counted(self, model, max_new_tokens, **options):
+        limits.append((len(self.indices), max_new_tokens))
+        return generate(self, model, max_new_tokens, **options)
+
+    with frozen(tiny_model):
+        whole = sources.generate(tiny_model, 30, num_beams=3, do_sample=False)
+        monkeypatch.setattr(EncodedSources, "generate", counted)
+        parts = beam_search(tiny_model, sources, 3, 30, expected)
+    pad = tiny_tokenizer.pad_token_id
+    assert sorted(parts) == sources.indices
+    for index, ids in enumerate(whole.tolist()):
+        assert trimmed(parts[index], pad) == trimmed(ids, pad)
+    lengths = [len(trimmed(ids, pad)) for ids in whole.tolist()]
+    assert min(lengths) < 10 and max(lengths) > 25  # some end soon, some run on
+    assert len(limits) == 1 if expected == 30 else (len(limits) > 1 and limits[0] == (24, expected))
+
+
+@pytest.mark.parametrize("setting", [{"early_stopping": "never"}, {"forced_eos_token_id": 2}])
+def test_settings_that_look_ahead_are_searched_at_once(tiny_model, sources, setting):
+    for name, value in setting.items():
+        setattr(tiny_model.generation_config, name, value)
+    with frozen(tiny_model):
+        whole = sources.generate(tiny_model, 30, num_beams=3, do_sample=False)
+        assert list(beam_search(tiny_model, sources, 3, 30, 3).values()) == whole.tolist()
