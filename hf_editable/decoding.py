@@ -85,9 +85,10 @@ def beam_search(
         `dict[int, list[int]]`: token ids by the sources' indices.
     """
     settings = model.generation_config
-    # These look at the limit before it is reached.
+    # Some settings look at the limit before it is reached; and without an end token, all translations reach it.
     looks_ahead = settings.early_stopping == "never" or settings.forced_eos_token_id is not None
-    limit = max_new_tokens if looks_ahead else min(expected, max_new_tokens)
+    bounded = settings.eos_token_id is not None and not looks_ahead
+    limit = min(expected, max_new_tokens) if bounded else max_new_tokens
     counted = _CountedSteps()
     output = sources.generate(
         model, limit, num_beams=num_beams, do_sample=False, stopping_criteria=StoppingCriteriaList([counted])
