@@ -39,7 +39,8 @@ step() { echo; echo "== $1"; }
 train() {
     local script=$1 output="$run/$2" last
     [ ! -f "$output/train_results.json" ] || return 0
-    last=$(find "$output" -maxdepth 1 -name "checkpoint-*" 2> /dev/null | sort -V | tail -n 1)
+    mkdir -p "$output"
+    last=$(find "$output" -maxdepth 1 -name "checkpoint-*" | sort -V | tail -n 1)
     accelerate launch --num_processes 1 "scripts/$script.py" --data_dir "$run/data" --output_dir "$output" \
         --save_total_limit 1 ${last:+--resume_from_checkpoint "$last"} "${@:3}"
 }
