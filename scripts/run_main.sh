@@ -23,14 +23,13 @@ if [ $# -eq 0 ]; then
     sizes=(--d_model 128 --ffn_dim 256 --num_layers 2 --dropout 0.1 --max_length 64)
     baseline=(--learning_rate 3e-3 --lr_scheduler_type linear --warmup_steps 150 --max_steps 1000
         --max_tokens_per_batch 1024)
-    editable=(--learning_rate 3e-4 --warmup_steps 20 --max_steps 250 --max_tokens_per_batch 1024
-        --edit_learning_rate 1.4e-3)
-    mined=500 edits=30
+    editable=(--learning_rate 3e-4 --warmup_steps 20 --max_steps 250 --max_tokens_per_batch 1024)
+    mined=500 edits=30 longest=(--max_new_tokens 32)  # the longest reference has 25
 else
     data=("$@") sizes=()
     baseline=(--num_train_epochs 50)
     editable=(--learning_rate 1e-4 --warmup_steps 200 --max_steps 20000 --max_tokens_per_batch 4096)
-    mined=20000 edits=1000
+    mined=20000 edits=1000 longest=()
 fi
 
 step() { echo; echo "== $1"; }
@@ -64,7 +63,7 @@ train train_editable editable --logging_steps 25 --model_name_or_path "$run/base
 
 step "Measuring single edits of both"
 python scripts/evaluate_edits.py --model_name_or_path "$run/baseline" "$run/editable" --names baseline editable \
-    --edits_dir "$run/edits_test" --data_dir "$run/data" --num_edits "$edits" --output_dir "$run/results"
+    --edits_dir "$run/edits_test" --data_dir "$run/data" --num_edits "$edits" "${longest[@]}" --output_dir "$run/results"
 
 step "Correcting one mistake"
 python scripts/edit_translation.py --model_name_or_path "$run/editable" --data_dir "$run/data" \
