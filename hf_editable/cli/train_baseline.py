@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..files import check_folder
 from . import parse_arguments, run_main
 from .loading import load_data, load_tokenizer
-from .training import bleu_metric, encode_splits, run_training
+from .training import run_training, trainer_inputs
 
 
 if TYPE_CHECKING:
@@ -96,16 +96,8 @@ def _train(argv: list[str] | None) -> None:
     data = load_data(data_args.data_dir, "train")
     tokenizer = load_tokenizer(os.path.join(data_args.data_dir, "tokenizer"))
     set_seed(args.seed)
-    encoded = encode_splits(data, tokenizer, model_args.max_length)
-    trainer = TranslationTrainer(
-        _build_model(model_args, tokenizer),
-        args,
-        train_dataset=encoded["train"],
-        eval_dataset=encoded.get("validation"),
-        processing_class=tokenizer,
-        compute_metrics=bleu_metric(tokenizer) if args.predict_with_generate else None,
-    )
-    run_training(trainer)
+    inputs = trainer_inputs(data, tokenizer, model_args.max_length, args)
+    run_training(TranslationTrainer(_build_model(model_args, tokenizer), args, **inputs))
 
 
 def main(argv: list[str] | None = None) -> int:

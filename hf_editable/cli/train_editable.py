@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..files import check_folder
 from . import parse_arguments, run_main
 from .loading import load_data, load_edits, load_tokenizer, loading
-from .training import bleu_metric, encode_splits, run_training
+from .training import run_training, trainer_inputs
 
 
 if TYPE_CHECKING:
@@ -126,17 +126,9 @@ def _train(argv: list[str] | None) -> None:
     set_seed(args.seed)
     tokenizer, model = load_tokenizer(script.model_name_or_path), _load_model(script, edit)
     max_length = longest_input(tokenizer, model) or math.inf
-    encoded = encode_splits(data, tokenizer, max_length)
-    trainer = EditableSeq2SeqTrainer(
-        model,
-        args,
-        edit_dataset=_fitting(edits, tokenizer, max_length),
-        train_dataset=encoded["train"],
-        eval_dataset=encoded.get("validation"),
-        processing_class=tokenizer,
-        compute_metrics=bleu_metric(tokenizer) if args.predict_with_generate else None,
-    )
-    run_training(trainer)
+    inputs = trainer_inputs(data, tokenizer, max_length, args)
+    edit_dataset = _fitting(edits, tokenizer, max_length)
+    run_training(EditableSeq2SeqTrainer(model, args, edit_dataset=edit_dataset, **inputs))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datasets import Dataset, DatasetDict
-    from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer
+    from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 
 def encode_splits(
@@ -66,6 +66,19 @@ def bleu_metric(tokenizer: "PreTrainedTokenizerBase") -> "Callable[[Any], dict[s
         return {"bleu": sacrebleu.corpus_bleu(texts[0], [texts[1]]).score}
 
     return compute
+
+
+def trainer_inputs(
+    data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", max_length: float, args: "Seq2SeqTrainingArguments"
+) -> dict[str, Any]:
+    """What both trainers take: encoded datasets, the tokenizer, and BLEU if evaluation translates."""
+    encoded = encode_splits(data, tokenizer, max_length)
+    return {
+        "train_dataset": encoded["train"],
+        "eval_dataset": encoded.get("validation"),
+        "processing_class": tokenizer,
+        "compute_metrics": bleu_metric(tokenizer) if args.predict_with_generate else None,
+    }
 
 
 def run_training(trainer: "Seq2SeqTrainer") -> None:
