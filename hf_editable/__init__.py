@@ -13,11 +13,13 @@ _NAMES = {
     "errors": [
         "EditableError",
         "EditableFileError",
+        "EditableProcessError",
         "EditableTypeError",
         "EditableValueError",
         "NonFiniteEditError",
     ],
     "evaluation": ["EditReport", "evaluate_edits"],
+    "families": ["set_languages"],
     "mining": ["mine_edits"],
     "modeling": ["EditableMixin", "EditResult"],
     "objective": ["EditableSeq2SeqLMOutput"],

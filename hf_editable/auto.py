@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, Pr
 
 from .configuration import EditConfig
 from .errors import EditableTypeError
+from .hub import pin_revision
 from .modeling import EditableMixin, editable_class, stored_edit_config
 from .tail import find_decoder_layers
 
@@ -37,6 +38,7 @@ class AutoEditableModelForSeq2SeqLM:
         >>> model = AutoEditableModelForSeq2SeqLM.from_pretrained("Helsinki-NLP/opus-mt-de-en")  # doctest: +SKIP
         ```
         """
+        commit = pin_revision(name_or_path, kwargs)
         hub_names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
         hub_kwargs = {name: kwargs[name] for name in hub_names if name in kwargs}
         config = kwargs.get("config") or AutoConfig.from_pretrained(
@@ -44,9 +46,10 @@ class AutoEditableModelForSeq2SeqLM:
         )
         _check_seq2seq(config, os.fspath(name_or_path))
         loaded = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **kwargs)
-        if isinstance(loaded, tuple):  # output_loading_info=True
-            return cls.from_model(loaded[0], edit_config), *loaded[1:]
-        return cls.from_model(loaded, edit_config)
+        model, *info = loaded if isinstance(loaded, tuple) else (loaded,)  # output_loading_info=True
+        model.config._commit_hash = commit
+        cls.from_model(model, edit_config)
+        return (model, *info) if info else model
 
     @classmethod
     def from_config(

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
-from .editing import max_positions
 from .errors import EditableValueError
+from .families import max_positions, target_tokens
 from .scoring import PADDING
 
 
@@ -46,9 +46,8 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
         pad_to_multiple_of: int | None = None,
     ):
         super().__init__(tokenizer, model=model, label_pad_token_id=PADDING, pad_to_multiple_of=pad_to_multiple_of)
-        longest = longest_input(tokenizer, model)
-        self.max_source_length = longest if max_source_length is None else max_source_length
-        self.max_target_length = longest if max_target_length is None else max_target_length
+        self.max_source_length = max_source_length or longest_input(tokenizer, model, "encoder")
+        self.max_target_length = max_target_length or longest_input(tokenizer, model, "decoder")
         self.num_alternatives = num_alternatives
 
     def collate_edits(self, rows: Iterable[dict[str, Any]]) -> dict[str, Tensor]:
@@ -114,7 +113,7 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
             texts (`Sequence[str]`): the texts.
 
         Raises:
-            EditableValueError: if a text is empty, or longer than allowed.
+            EditableValueError: if a text is empty, longer than allowed, or in another language than the model's.
         """
         source = name == "source"
         longest = self.max_source_length if source else self.max_target_length
@@ -129,12 +128,14 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
                 raise EditableValueError(
                     f"The {name} {text[:60]!r}… is {len(ids)} tokens long; {longest} are allowed. Shorten or split it."
                 )
-        return encoded
+        if source or self.model is None:
+            return encoded
+        return [target_tokens(self.model, ids, text) for text, ids in zip(texts, encoded, strict=True)]
 
 
-def longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> int | None:
-    """The most tokens that model and tokenizer take, `None` if neither says so."""
-    limits = [max_positions(model.config)] if model is not None else []
+def longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None, side: str) -> int | None:
+    """The most tokens that tokenizer and model take on one side (`"encoder"` or `"decoder"`), `None` without limit."""
+    limits = [max_positions(model.config, side)] if model is not None else []
     limits.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
     return min((limit for limit in limits if limit is not None), default=None)
 

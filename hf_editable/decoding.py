@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
-from transformers.modeling_outputs import BaseModelOutput
 
-from .editing import max_positions
 from .errors import EditableValueError
+from .families import encoder_output, max_positions
 
 
 # Where neither the caller nor the model says how long a translation may get. generate's own default is 20 tokens.
@@ -46,7 +45,7 @@ class EncodedSources:
         """
         # generate expands the encoder output it is given in place, so it gets one of its own; and it warns of a
         # max_length in the model's settings beside max_new_tokens, unless that is taken away.
-        encoded = BaseModelOutput(last_hidden_state=self.states)
+        encoded = encoder_output(self.states)
         limits = {"max_new_tokens": max_new_tokens, "max_length": None}
         return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
 
@@ -141,19 +140,19 @@ def resolve_max_new_tokens(model: PreTrainedModel, max_new_tokens: int | None = 
         return settings.max_new_tokens
     if settings is not None and settings.max_length is not None:
         return settings.max_length - 1  # the start token counts in max_length
-    positions = max_positions(model.config)
+    positions = max_positions(model.config, "decoder")
     return DEFAULT_MAX_NEW_TOKENS if positions is None else min(DEFAULT_MAX_NEW_TOKENS, positions - 1)
 
 
-def check_count(name: str, value: int) -> int:
+def check_count(name: str, value: int, least: int = 1) -> int:
     """
-    A whole number of 1 or more.
+    A whole number of `least` or more.
 
     Raises:
         EditableValueError: if it is not one.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise EditableValueError(f"{name}={value!r}: it must be a whole number, 1 or more.")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise EditableValueError(f"{name}={value!r}: it must be a whole number, {least} or more.")
     return value
 
 

@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import PreTrainedConfig
 
 from .errors import EditableValueError
+from .families import beam_search_tokens, max_positions
 from .scoring import PADDING, constraint_loss, sequence_scores
 from .tail import Tail, TrunkStates
 
@@ -47,6 +48,7 @@ class TranslationEditProblem:
         self._tail = tail
         self._source = (input_ids, attention_mask)
         self._labels = candidates(labels, alternative_labels)
+        self._scored = beam_search_tokens(tail.model, self._labels)
         with torch.no_grad():
             self._states = tail.record(*self._source, self._labels)
         self._pairs: dict[int, TrunkStates] = {}
@@ -54,16 +56,20 @@ class TranslationEditProblem:
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
         """`l_e` at the given parameters; above 0 it carries a graph."""
         with torch.no_grad():
-            scores = sequence_scores(self._tail.logits(self._states, parameters), self._labels, self.length_penalty)
+            scores = self._scores(self._tail.logits(self._states, parameters))
             value = constraint_loss(scores)
         if not value > 0:
             return value
         winner = 1 + int(scores[1:].argmax())
         with torch.enable_grad():
             logits = self._tail.logits(self._pair(winner), parameters, double_backward=self.create_graph)
-            loss = constraint_loss(sequence_scores(logits, self._labels[[0, winner]], self.length_penalty))
+            loss = constraint_loss(self._scores(logits, [0, winner]))
         # Two sequences and all of them differ by rounding; the value that decides is the one over all.
         return loss + (value - loss).detach()
+
+    def _scores(self, logits: Tensor, rows: slice | list[int] = slice(None)) -> Tensor:
+        labels, lengths = self._scored
+        return sequence_scores(logits, labels[rows], self.length_penalty, lengths[rows])
 
     def _pair(self, winner: int) -> TrunkStates:
         """Trunk states of the target and one alternative; with a graph, if the trunk is trained through them."""
@@ -75,12 +81,28 @@ class TranslationEditProblem:
         return self._pairs[winner]
 
 
-def max_positions(config: PretrainedConfig) -> int | None:
-    """The most tokens that a model has positions for, on either side; `None` if its configuration names no limit."""
-    names = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
-    parts = [config, getattr(config, "encoder", None), getattr(config, "decoder", None)]
-    limits = [getattr(part, name, None) for part in parts for name in names]
-    return min((limit for limit in limits if limit is not None), default=None)
+def check_edit(
+    config: PreTrainedConfig, input_ids: Tensor, labels: Tensor | None, alternative_labels: Tensor | None
+) -> None:
+    """
+    Refuse what no model with this configuration can be edited to.
+
+    Raises:
+        EditableValueError: if something is missing, of another shape, or longer than the model takes.
+    """
+    if labels is None or alternative_labels is None:
+        raise EditableValueError("An edit needs labels (the wanted translation) and alternative_labels.")
+    if input_ids.dim() != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] == 0:
+        raise EditableValueError(f"input_ids of shape {tuple(input_ids.shape)}: one edit has (1, source_length).")
+    tokens = {
+        ("source", "encoder"): input_ids.shape[1],
+        ("target", "decoder"): int((labels != PADDING).sum(-1).max()),
+        ("longest alternative", "decoder"): int((alternative_labels != PADDING).sum(-1).max()),
+    }
+    for (name, side), length in tokens.items():
+        longest = max_positions(config, side)
+        if longest is not None and length > longest:
+            raise EditableValueError(f"The edit's {name} is {length} tokens long; the model takes {longest} at most.")
 
 
 def candidates(labels: Tensor, alternative_labels: Tensor) -> Tensor:

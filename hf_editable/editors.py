@@ -140,7 +140,9 @@ class GradientEditor(nn.Module):
         loss = _finite(problem(current), steps)
         initial_loss = loss.item()
         while loss > 0 and steps < self.max_steps:
-            gradients = torch.autograd.grad(loss, list(master.values()), create_graph=create_graph)
+            gradients = torch.autograd.grad(
+                loss, list(master.values()), create_graph=create_graph, materialize_grads=True
+            )  # experts that no token is routed to have no gradient
             with torch.set_grad_enabled(create_graph):
                 learning_rate = self._value("learning_rate")
                 directions = self.direction(list(gradients), state)

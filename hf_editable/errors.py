@@ -17,5 +17,9 @@ class EditableFileError(EditableError, OSError):
     """A file or folder is missing, truncated, malformed, or cannot be written."""
 
 
+class EditableProcessError(EditableError, RuntimeError):
+    """Another of the processes that work together failed. Its message, and its own output, say why."""
+
+
 class NonFiniteEditError(EditableError, ArithmeticError):
     """The loss or a gradient of an edit became NaN or infinite. The model is as it was."""

@@ -11,13 +11,15 @@ from transformers import PreTrainedModel
 
 from .errors import EditableFileError, EditableValueError
 from .patches import fingerprint
+from .processes import is_main_process, on_main
 
 
 class Journal:
     """
     A file of finished rows, one JSON object a line, headed by the arguments they were made with.
 
-    A last line that was cut off by an interruption is dropped when the file is opened again.
+    A last line that was cut off by an interruption is dropped when the file is opened again. On several processes,
+    all make and call the journal; the main one reads and writes the file, so any number of them can go on with it.
 
     Args:
         path (`str` or `os.PathLike`): the file; made, with its folder, if it is not there.
@@ -33,24 +35,28 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike, arguments: dict[str, Any]):
         self._path = Path(path)
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = on_main(lambda: self._open(arguments))
+
+    def _open(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         whole = self._path.read_bytes().rpartition(b"\n") if self._path.exists() else (b"", b"", b"")
         if not whole[1]:
             self._path.write_text(json.dumps({"arguments": arguments}) + "\n", encoding="utf-8")
-            return
+            return []
         try:
-            header, *self.rows = [json.loads(line) for line in whole[0].decode("utf-8").split("\n")]
+            header, *rows = [json.loads(line) for line in whole[0].decode("utf-8").split("\n")]
             earlier = header["arguments"]
         except (ValueError, KeyError, TypeError) as error:
-            raise EditableFileError(f"{os.fspath(path)!r} is damaged ({error}). Delete it to start again.") from error
+            raise EditableFileError(f"{str(self._path)!r} is damaged ({error}). Delete it to start again.") from error
         check_arguments(self._path.parent, earlier, arguments)
         os.truncate(self._path, len(whole[0]) + 1)
+        return rows
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write rows, so that they are kept if the run ends now."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        if is_main_process():
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def check_arguments(folder: str | os.PathLike, earlier: dict[str, Any], arguments: dict[str, Any]) -> None:

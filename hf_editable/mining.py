@@ -24,6 +24,7 @@ from .decoding import batches_by_length, check_count, encode_sources, frozen, re
 from .errors import EditableFileError, EditableTypeError, EditableValueError
 from .files import check_folder, whole_folder
 from .journal import Journal, check_arguments, fingerprint_model, fingerprint_rows
+from .processes import is_main_process, on_main, share_out
 
 
 logger = logging.get_logger(__name__)
@@ -113,6 +114,9 @@ def mine_edits(
     that are empty, repeat another or equal the target are left out, and so are sources that no usable edit comes
     from; [`MiningCounts`] are logged.
 
+    On the processes of `accelerate launch`, all of which must call this, the batches are dealt out. They are the same
+    batches on any number of processes, so the result is too, and a run can go on with another number of them.
+
     Args:
         model ([`~transformers.PreTrainedModel`]): an encoder-decoder, editable or not. It is not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
@@ -153,6 +157,7 @@ def mine_edits(
     """
     for name, value in (("num_alternatives", num_alternatives), ("batch_size", batch_size)):
         check_count(name, value)
+    check_count("seed", seed, least=0)
     if not temperature > 0:
         raise EditableValueError(f"temperature={temperature!r}: it must be above 0, such as 1.2.")
     sources = _sources(dataset, source_column, num_edits, seed)
@@ -166,11 +171,12 @@ def mine_edits(
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-    if output_dir is not None and (finished := _finished(output_dir, arguments)) is not None:
-        return finished
+    if output_dir is not None and on_main(lambda: _is_finished(output_dir, arguments)):
+        return load_from_disk(os.fspath(output_dir))
     journal = None if output_dir is None else Journal(Path(output_dir) / JOURNAL_NAME, arguments)
     rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
-    with logging.tqdm(total=len(sources), desc="Mining edits", unit="source") as progress:
+    hidden = not is_main_process()
+    with logging.tqdm(total=len(sources), desc="Mining edits", unit="source", disable=hidden) as progress:
         for mined in _mine(model, tokenizer, sources, rows.keys(), arguments):
             rows.update((row["index"], row) for row in mined)
             if journal is not None:
@@ -182,7 +188,8 @@ def mine_edits(
         raise EditableValueError(f"None of the {len(sources)} sources gave an edit: {dataclasses.asdict(counts)}.")
     result = Dataset.from_list(edits, features=_FEATURES)
     if output_dir is not None:
-        _save(result, output_dir, {"arguments": arguments, "counts": dataclasses.asdict(counts)})
+        info = {"arguments": arguments, "counts": dataclasses.asdict(counts)}
+        on_main(lambda: _save(result, output_dir, info))
     return result
 
 
@@ -228,19 +235,13 @@ def _mine(
     usable = [index for index, text in sources.items() if text.strip()]
     texts = [sources[index] for index in usable]
     encoded = dict(zip(usable, tokenizer(texts).input_ids, strict=True)) if usable else {}
-    longest = longest_input(tokenizer, model)
+    longest = longest_input(tokenizer, model, "encoder")
     unusable = dict.fromkeys(sources.keys() - encoded.keys(), "empty")
     unusable |= {index: "long" for index, ids in encoded.items() if longest is not None and len(ids) > longest}
     yield [{"index": index, "left_out": unusable[index]} for index in sorted(unusable.keys() - finished)]
     lengths = {index: len(ids) for index, ids in encoded.items() if index not in unusable}
-    for batch in batches_by_length(lengths, arguments["batch_size"]):
-        if finished >= set(batch):
-            continue
-        targets, alternatives = _decode_batch(model, tokenizer, encoded, batch, arguments)
-        yield [
-            {"index": index, "target": target, "alternatives": texts}
-            for index, target, texts in zip(batch, targets, alternatives, strict=True)
-        ]
+    batches = [batch for batch in batches_by_length(lengths, arguments["batch_size"]) if not finished >= set(batch)]
+    yield from share_out(lambda batch: _decode_batch(model, tokenizer, encoded, batch, arguments), batches)
 
 
 def _decode_batch(
@@ -249,8 +250,8 @@ def _decode_batch(
     encoded: dict[int, list[int]],
     batch: list[int],
     arguments: dict[str, Any],
-) -> tuple[list[str], list[list[str]]]:
-    """A sampled target and the most likely translations of each source of a batch."""
+) -> list[dict[str, Any]]:
+    """Raw rows of a batch: a sampled target and the most likely translations of each source."""
     count = arguments["num_alternatives"]
     limits = {"max_new_tokens": arguments["max_new_tokens"], "do_sample": False}
     streams = [np.random.default_rng((arguments["seed"], index)) for index in batch]
@@ -261,7 +262,10 @@ def _decode_batch(
         sampled = encodings.generate(model, num_beams=1, logits_processor=LogitsProcessorList([sampling]), **limits)
     texts = tokenizer.batch_decode(likely, skip_special_tokens=True)
     targets = tokenizer.batch_decode(sampled, skip_special_tokens=True)
-    return targets, [texts[start : start + count] for start in range(0, len(texts), count)]
+    return [
+        {"index": index, "target": target, "alternatives": texts[row * count : (row + 1) * count]}
+        for row, (index, target) in enumerate(zip(batch, targets, strict=True))
+    ]
 
 
 def _select(
@@ -295,16 +299,16 @@ def _select(
     return edits, counts
 
 
-def _finished(output_dir: str | os.PathLike, arguments: dict[str, Any]) -> Dataset | None:
-    """The result of an earlier run with the same arguments, if the folder holds one."""
+def _is_finished(output_dir: str | os.PathLike, arguments: dict[str, Any]) -> bool:
+    """Whether the folder holds the result of an earlier run with the same arguments."""
     folder = check_folder(output_dir)
     info, journal = folder / INFO_NAME, folder / JOURNAL_NAME
     if info.is_file():
         check_arguments(output_dir, json.loads(info.read_text())["arguments"], arguments)
-        return load_from_disk(os.fspath(folder))
+        return True
     if folder.is_dir() and any(folder.iterdir()) and not journal.is_file():
         raise EditableFileError(f"{os.fspath(output_dir)!r} holds other files. Give a new or an empty output_dir.")
-    return None
+    return False
 
 
 def _save(edits: Dataset, output_dir: str | os.PathLike, info: dict[str, Any]) -> None:

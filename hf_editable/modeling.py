@@ -9,25 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .configuration import EditConfig
-from .editing import TranslationEditProblem, max_positions
+from .editing import TranslationEditProblem, check_edit
 from .editors import EditOutcome, make_editor
-from .errors import EditableFileError, EditableValueError
+from .errors import EditableFileError
 from .files import check_folder
+from .hub import pin_revision, upload
+from .model_card import model_card, write_card
 from .objective import EditableSeq2SeqLMOutput, editable_objective
 from .patches import EditPatch, applied_patches, fingerprint, restore
-from .scoring import PADDING
 from .tail import Tail, find_decoder_layers
 
 
+if TYPE_CHECKING:
+    from .evaluation import EditReport
+
 CONFIG_KEY = "editable"
 CONFIG_VERSION = 1
+HUB_ARGUMENTS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
 
 
 @dataclass
@@ -94,8 +100,10 @@ class EditableMixin:
             edit_config ([`EditConfig`], *optional*): `None` takes the checkpoint's own, or the defaults.
             args, kwargs: see [`~transformers.PreTrainedModel.from_pretrained`].
         """
+        commit = pin_revision(args[0] if args else kwargs["pretrained_model_name_or_path"], kwargs)
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.config._commit_hash = commit
         model.edit_config = stored_edit_config(model.config) if edit_config is None else edit_config
         return loaded
 
@@ -232,19 +240,7 @@ class EditableMixin:
         config: EditConfig,
         create_graph: bool = False,
     ) -> TranslationEditProblem:
-        if labels is None or alternative_labels is None:
-            raise EditableValueError("An edit needs labels (the wanted translation) and alternative_labels.")
-        if input_ids.dim() != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] == 0:
-            raise EditableValueError(f"input_ids of shape {tuple(input_ids.shape)}: one edit has (1, source_length).")
-        longest = max_positions(self.config)
-        lengths = {"source": input_ids.shape[1]}
-        for name, tensor in (("target", labels), ("longest alternative", alternative_labels)):
-            lengths[name] = int((tensor != PADDING).sum(-1).max())
-        for name, length in lengths.items():
-            if longest is not None and length > longest:
-                raise EditableValueError(
-                    f"The edit's {name} is {length} tokens long; the model takes {longest} at most."
-                )
+        check_edit(self.config, input_ids, labels, alternative_labels)
         return TranslationEditProblem(
             tail,
             input_ids,
@@ -276,19 +272,70 @@ class EditableMixin:
         finally:
             restore(self, count)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *, report: "EditReport | None" = None, **kwargs: Any
+    ) -> None:
         """
         Save a checkpoint that vanilla transformers loads as the base class; the edit configuration, with the learned
-        coefficients, is in its `config.json`.
+        coefficients, is in its `config.json`. A card is written beside it, unless there is one that a person wrote.
 
         Args:
             save_directory (`str`): folder to write.
-            kwargs: see [`~transformers.PreTrainedModel.save_pretrained`].
+            report ([`EditReport`], *optional*): what edits of this model came to, for its card.
+            kwargs: see [`~transformers.PreTrainedModel.save_pretrained`]; with `push_to_hub=True`, also `repo_id`, by
+                default the folder's name, and the arguments of `push_to_hub`.
 
         Raises:
             EditableFileError: if `save_directory` is a file.
         """
         check_folder(save_directory)
+        push = kwargs.pop("push_to_hub", False)
+        name = Path(save_directory).resolve().name
+        repo_id = kwargs.pop("repo_id", name)
+        hub_kwargs = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+        self._save_files(save_directory, **kwargs)
+        if not kwargs.get("is_main_process", True):
+            return
+        write_card(model_card(self, name, report=report), save_directory)
+        if push:
+            self.push_to_hub(repo_id, report=report, **hub_kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        report: "EditReport | None" = None,
+        commit_message: str = "Upload model",
+        max_shard_size: int | str = "50GB",
+        tags: list[str] | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo:
+        """
+        Upload the model to the Hub, creating the repository if needed, with a card. One there that a person wrote is
+        kept.
+
+        Args:
+            repo_id (`str`): `user/name` of the repository.
+            report ([`EditReport`], *optional*): what edits of this model came to, for its card.
+            commit_message (`str`, *optional*, defaults to `"Upload model"`): the commit's message.
+            max_shard_size (`str`, *optional*, defaults to `"50GB"`): the largest file of weights.
+            tags (`list[str]`, *optional*): further tags of the card.
+            kwargs (*optional*): `token`, `private`, `revision`, `create_pr` and `commit_description`, as
+                [`~transformers.PreTrainedModel.push_to_hub`] takes them.
+
+        Returns:
+            [`~huggingface_hub.CommitInfo`]: the commit; its `oid` is a revision to load the model by.
+        """
+        tags = [*(tags or []), *(self.model_tags or [])]
+        return upload(
+            repo_id,
+            save=functools.partial(self._save_files, max_shard_size=max_shard_size),
+            card=lambda name: model_card(self, name, report=report, tags=tags),
+            commit_message=commit_message,
+            **kwargs,
+        )
+
+    def _save_files(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         setattr(self.config, CONFIG_KEY, {"version": CONFIG_VERSION, **self.edit_config.to_dict()})
         if kwargs.get("state_dict") is not None:
             kwargs["state_dict"] = {

@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from .errors import EditableValueError
+from .families import decoder_inputs, routing_inputs, routing_loss
 from .scoring import cross_entropy, num_tokens, token_kl
-from .tail import Tail, TrunkStates, decoder_inputs
+from .tail import Tail, TrunkStates
 
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class EditableSeq2SeqLMOutput(ModelOutput):
     encoder_last_hidden_state: Tensor | None = None
 
 
+# Under torch.compile, the model's own pass is compiled, and edits are not: compiled code has no second derivatives.
+@torch.compiler.disable(recursive=False)
 def editable_objective(
     model: "EditableMixin",
     base_forward: Callable[..., Any],
@@ -67,13 +70,15 @@ def editable_objective(
     config = model.edit_config
     tail = Tail(model, config)
     with tail.watch() as calls:
-        outputs = base_forward(**{**inputs, "use_cache": False, "return_dict": True})
+        routing = routing_inputs(model.config, labels)
+        outputs = base_forward(**{**inputs, **routing, "use_cache": False, "return_dict": True})
     tokens = num_tokens(labels) if num_items is None else num_items
     result = EditableSeq2SeqLMOutput(
         base_loss=_base_loss(outputs.logits, labels, label_smoothing, reference_logits, tokens),
         logits=outputs.logits,
         encoder_last_hidden_state=outputs.encoder_last_hidden_state,
     )
+    result.base_loss = result.base_loss + routing_loss(model.config, outputs, labels, tokens)
     result.loss = result.base_loss
     if all(tensor is None for tensor in edits):
         return result
@@ -83,11 +88,12 @@ def editable_objective(
         raise EditableValueError(
             "The edited decoder layer was skipped in this pass. Load the model with decoder_layerdrop=0."
         )
-    states = TrunkStates(
-        call=calls[0],
-        encoder_states=outputs.encoder_last_hidden_state,
-        attention_mask=inputs.get("attention_mask"),
-        decoder_input_ids=inputs["decoder_input_ids"],
+    states = tail.states(
+        calls[0],
+        inputs.get("input_ids"),
+        outputs.encoder_last_hidden_state,
+        inputs.get("attention_mask"),
+        inputs["decoder_input_ids"],
     )
     terms = _edit_terms(model, tail, edits, states, outputs.logits.detach(), labels)
     count = edits[0].shape[0] if num_edits is None else num_edits
@@ -107,6 +113,7 @@ def _base_loss(
     return token_kl(reference_logits, logits, labels).sum() / tokens
 
 
+@torch.compiler.disable
 def _edit_terms(
     model: "EditableMixin",
     tail: Tail,

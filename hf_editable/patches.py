@@ -1,33 +1,31 @@
 """An edit as a small file: applied to the model it was made for, taken back bit for bit, shared on the Hub."""
 
 import dataclasses
-import hashlib
-import json
+import functools
 import os
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
-from transformers.utils import logging
 
-from . import __version__
-from .errors import EditableFileError, EditableValueError
+from .errors import EditableValueError
 from .files import whole_folder
+from .hub import download, upload
+from .model_card import installed_versions, patch_card, write_card
+from .patch_files import CONFIG_NAME, TENSORS_NAME, fingerprint, read_patch, write_patch
 
 
-logger = logging.get_logger(__name__)
-
-TENSORS_NAME = "edit_model.safetensors"
-CONFIG_NAME = "edit_config.json"
-CARD_NAME = "README.md"
 _APPLIED = "_applied_edit_patches"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(eq=False)
@@ -46,7 +44,8 @@ class EditPatch:
         length_penalty (`float`, *optional*): λ of the scores in `l_e`.
         base_model (`str`, *optional*): name or path of the model that was edited.
         base_revision (`str`, *optional*): its revision on the Hub, where known.
-        version (`str`, *optional*): version of hf_editable that made the patch.
+        created (`str`, *optional*): when the patch was made, in UTC.
+        versions (`dict[str, str]`, *optional*): versions of hf_editable, torch and transformers that made it.
 
     Example:
 
@@ -67,165 +66,176 @@ class EditPatch:
     length_penalty: float | None = None
     base_model: str | None = None
     base_revision: str | None = None
-    version: str = field(default=__version__)
+    created: str | None = field(default_factory=_now)
+    versions: dict[str, str] = field(default_factory=installed_versions)
 
     def apply(self, model: nn.Module) -> None:
         """
         Write the edited tensors into a model; `revert` takes them back.
 
-        Patches stack: a patch made from a patched model is applied on top of the earlier ones.
+        Patches stack: a patch made from a patched model is applied on top of the earlier ones. The model and the
+        patch may be on different devices. If anything goes wrong, the model stays as it was.
 
         Raises:
-            EditableValueError: if the model is not the one the patch was made for. The model is unchanged then.
+            EditableValueError:
+                if the model is not the one the patch was made for, has it in another data type, or has edited
+                tensors that are tied to others or not in memory.
         """
-        targets = self._targets(model)
-        found = fingerprint(targets)
-        if found != self.base_fingerprint:
+        targets = _parameters(model, self.tensors)
+        for name, tensor in self.tensors.items():
+            _check_fit(name, tensor, targets[name])
+        if (found := fingerprint(targets)) != self.base_fingerprint:
+            applied = "It is applied already. " if _equal(self.tensors, targets) else ""
             raise EditableValueError(
                 f"The patch was made for tensors with fingerprint {self.base_fingerprint}, this model's have {found}. "
-                "Apply it to the model that it was made from, with the patches that were applied then."
+                f"{applied}Apply it to the model that it was made from ({self.base_model or 'of unknown name'}), with "
+                "the patches that were applied then."
             )
         originals = {name: tensor.detach().clone() for name, tensor in targets.items()}
-        _copy(self.tensors, targets)
-        model.__dict__.setdefault(_APPLIED, []).append((self, originals))
+        with _all_or_nothing(targets, originals):
+            _copy(self.tensors, targets)
+            model.__dict__.setdefault(_APPLIED, []).append((self, originals))
 
     def revert(self, model: nn.Module) -> None:
         """
         Put back the tensors as they were before `apply`, every bit of them.
 
+        The model may have moved to another device since, or to another data type: then the tensors are those of the
+        unpatched model in that type.
+
         Raises:
             EditableValueError:
                 if the patch is not the last one applied to this model, or its tensors have changed since.
         """
-        applied = model.__dict__.get(_APPLIED, [])
-        if not applied:
-            raise EditableValueError("No patch is applied to this model, so none can be reverted.")
-        last, originals = applied[-1]
-        if not _equal(self.tensors, last.tensors):
+        applied = [patch for patch, _ in model.__dict__.get(_APPLIED, [])]
+        # By content, as a patch may come from memory or from disk.
+        places = [
+            place
+            for place, patch in enumerate(applied)
+            if patch.base_fingerprint == self.base_fingerprint and _equal(self.tensors, patch.tensors)
+        ]
+        if not places:
+            listed = f"The applied ones are: {_numbered(applied)}." if applied else "None is applied."
+            raise EditableValueError(f"The patch {self} is not applied to this model. {listed}")
+        if later := applied[places[-1] + 1 :]:
             raise EditableValueError(
-                f"Another patch was applied to this model after this one ({len(applied)} in all; the last is for "
-                f"{last.source!r}). Revert patches in the opposite order of their application."
+                f"The patch {self} is under {len(later)} applied later, which were made on top of it. Revert these "
+                f"first, in this order: {_numbered(reversed(later))}."
             )
-        targets = self._targets(model)
-        if not _equal(self.tensors, targets):
+        targets = _parameters(model, self.tensors)
+        if not _equal({name: tensor.to(targets[name].dtype) for name, tensor in self.tensors.items()}, targets):
             raise EditableValueError(
-                "The model's tensors have changed since the patch was applied, so reverting would lose that change."
+                "The model's tensors have changed since the patch was applied, by training or by a conversion to "
+                "fewer bits and back, so reverting would lose that change. Load the base model again instead."
             )
-        _copy(originals, targets)
-        applied.pop()
+        _, originals = model.__dict__[_APPLIED][-1]
+        with _all_or_nothing(targets, self.tensors):
+            _copy(originals, targets)
+            model.__dict__[_APPLIED].pop()
 
-    def _targets(self, model: nn.Module) -> dict[str, Tensor]:
-        parameters = dict(model.named_parameters())
-        for name, tensor in self.tensors.items():
-            if name not in parameters:
-                raise EditableValueError(f"The patch has {name!r}, which {type(model).__name__} does not have.")
-            expected = parameters[name]
-            if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
-                raise EditableValueError(
-                    f"The patch's {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; "
-                    f"the model's is {expected.dtype} of shape {tuple(expected.shape)}."
-                )
-            if not bool(torch.isfinite(tensor).all()):
-                raise EditableValueError(f"The patch's {name!r} has NaN or infinite values; it is not applied.")
-        return {name: parameters[name] for name in self.tensors}
+    def __str__(self) -> str:
+        text = f"{self.source!r} → {self.target!r}" if self.source is not None else "of an unnamed edit"
+        return f"{text} (on base {self.base_fingerprint[:8]})"
 
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """
-        Write the patch to a folder: `edit_model.safetensors`, `edit_config.json` and a card. A `README.md` that is
-        there already is kept.
+        Write the patch to a folder: `edit_model.safetensors`, `edit_config.json` and a card. A `README.md` that a
+        person wrote is kept.
 
         Raises:
             EditableFileError: if `save_directory` is a file.
         """
+        self._write(save_directory)
+        write_card(patch_card(self, Path(save_directory).resolve().name), save_directory)
+
+    def _write(self, save_directory: str | os.PathLike) -> None:
+        metadata = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "tensors"}
         with whole_folder(save_directory) as folder:
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
-            save_file(tensors, folder / TENSORS_NAME, metadata={"format": "pt"})
-            metadata = json.dumps(self._metadata(), indent=2, sort_keys=True, ensure_ascii=False)
-            (folder / CONFIG_NAME).write_text(metadata + "\n", encoding="utf-8")
-            if not (Path(save_directory) / CARD_NAME).exists():
-                (folder / CARD_NAME).write_text(self._card(), encoding="utf-8")
-
-    def _metadata(self) -> dict[str, Any]:
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "tensors"}
-
-    def _card(self) -> str:
-        # A folder is a name here only; the Hub takes names of its own.
-        on_hub = self.base_model and not Path(self.base_model).exists()
-        base = f"base_model: {self.base_model}\n" if on_hub else ""
-        return (
-            f"---\nlibrary_name: hf_editable\ntags:\n- translation\n- model-editing\n{base}---\n\n"
-            f"# Correction of one translation\n\n"
-            f"- Source: {self.source}\n- Translation: {self.target}\n- Steps: {self.steps}\n"
-            f"- Edit loss before and after: {self.loss_before} and {self.loss_after}\n\n"
-            "```python\nfrom hf_editable import EditPatch\n\n"
-            'EditPatch.from_pretrained("this repository").apply(model)\n```\n'
-        )
+            write_patch(folder, self.tensors, metadata)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs: Any) -> "EditPatch":
         """
-        Read a patch from a folder, or from the Hub by its name.
+        Read a patch from a folder, or from the Hub by its name. Its tensors must be those that were saved, by their
+        checksum.
 
         Args:
             name_or_path (`str`): a folder, or a repository of the Hub.
             hub_kwargs (*optional*): `revision`, `token`, `cache_dir`, … of [`~huggingface_hub.snapshot_download`].
 
         Raises:
-            EditableFileError: if a file is missing or damaged.
+            EditableFileError: if there is no such folder or repository, or a file in it is missing or damaged.
         """
         folder = Path(name_or_path)
         if not folder.is_dir():
-            files = [TENSORS_NAME, CONFIG_NAME]
-            folder = Path(snapshot_download(os.fspath(name_or_path), allow_patterns=files, **hub_kwargs))
-        try:
-            metadata = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-            tensors = load_file(folder / TENSORS_NAME)
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
-            raise EditableFileError(
-                f"{os.fspath(name_or_path)!r} is not an edit patch: {error}. It needs a whole {CONFIG_NAME} and "
-                f"{TENSORS_NAME}, as EditPatch.save_pretrained writes them."
-            ) from error
-        known = {item.name for item in dataclasses.fields(cls)} - {"tensors"}
-        unknown = sorted(set(metadata) - known)
-        if unknown:
-            logger.warning(f"{CONFIG_NAME}: ignoring {', '.join(unknown)}, written by another version of hf_editable.")
-        if "base_fingerprint" not in metadata:
-            raise EditableFileError(f"{CONFIG_NAME} has no base_fingerprint, so the patch's base is unknown.")
-        return cls(tensors=tensors, **{name: value for name, value in metadata.items() if name in known})
+            folder = download(name_or_path, [TENSORS_NAME, CONFIG_NAME], **hub_kwargs)
+        kinds = {name: kind for name, kind in get_type_hints(cls).items() if name != "tensors"}
+        tensors, metadata = read_patch(folder, os.fspath(name_or_path), kinds)
+        return cls(tensors=tensors, **metadata)
 
-    def push_to_hub(
-        self, repo_id: str, *, token: str | None = None, private: bool | None = None, **kwargs: Any
-    ) -> str:
+    def push_to_hub(self, repo_id: str, *, commit_message: str = "Upload edit patch", **kwargs: Any) -> CommitInfo:
         """
-        Upload the patch to the Hub, creating the repository if needed.
+        Upload the patch to the Hub, creating the repository if needed. A card there that a person wrote is kept.
 
         Args:
             repo_id (`str`): `user/name` of the repository.
-            token (`str`, *optional*): access token; the one logged in with by default.
-            private (`bool`, *optional*): whether a new repository is private.
-            kwargs (*optional*): further arguments of [`~huggingface_hub.HfApi.upload_folder`].
+            commit_message (`str`, *optional*, defaults to `"Upload edit patch"`): the commit's message.
+            kwargs (*optional*): `token`, `private`, `revision`, `create_pr` and `commit_description`, as
+                [`~transformers.PreTrainedModel.push_to_hub`] takes them.
 
         Returns:
-            `str`: URL of the commit.
+            [`~huggingface_hub.CommitInfo`]: the commit; its `oid` is a revision to load the patch by.
         """
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            if api.file_exists(repo_id, CARD_NAME):
-                (Path(folder) / CARD_NAME).unlink()
-            kwargs.setdefault("commit_message", "Upload edit patch")
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **kwargs).commit_url)
+        card = functools.partial(patch_card, self)
+        return upload(repo_id, save=self._write, card=card, commit_message=commit_message, **kwargs)
 
 
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of tensors, in hexadecimal; the same on every device."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _numbered(patches: Iterable[EditPatch]) -> str:
+    return ", ".join(f"{number}. {patch}" for number, patch in enumerate(patches, 1))
+
+
+def _parameters(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name in names:
+        if name not in parameters:
+            raise EditableValueError(
+                f"The patch has {name!r:.200}, which {type(model).__name__} does not have. Apply it to the model that "
+                "it was made from."
+            )
+        aliases = [alias for alias, parameter in parameters.items() if parameter is parameters[name] and alias != name]
+        if aliases:
+            raise EditableValueError(
+                f"{name!r} is tied to {aliases} in this model, so the patch would change them all. Untie them "
+                "(tie_word_embeddings=False), or make the edit with that module in exclude_modules."
+            )
+    return {name: parameters[name] for name in names}
+
+
+def _check_fit(name: str, tensor: Tensor, expected: Tensor) -> None:
+    if expected.device.type == "meta":
+        raise EditableValueError(
+            f"The model's {name!r} is not in memory (device 'meta'). Load the model without offloading it."
+        )
+    if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+        raise EditableValueError(
+            f"The patch's {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; the model's is {expected.dtype} "
+            f"of shape {tuple(expected.shape)}. Apply the patch to its own base model, loaded with "
+            f"dtype={tensor.dtype}, and convert the model after that."
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise EditableValueError(
+            f"The patch's {name!r} has NaN or infinite values, so it is not applied. Make the edit anew."
+        )
+
+
+@contextmanager
+def _all_or_nothing(targets: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put `before` back into `targets` if the block does not end well, also if the user interrupts it."""
+    try:
+        yield
+    except BaseException:
+        _copy(before, targets)
+        raise
 
 
 @torch.no_grad()

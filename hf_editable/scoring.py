@@ -30,7 +30,7 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     return (chosen - logits.logsumexp(-1)).masked_fill(padding, 0.0)
 
 
-def sequence_scores(logits: Tensor, labels: Tensor, length_penalty: float) -> Tensor:
+def sequence_scores(logits: Tensor, labels: Tensor, length_penalty: float, lengths: Tensor | None = None) -> Tensor:
     """
     Scores `s(y|x) = Σ_t log p(y_t | x, y_<t) / |y|^λ`, by which beam search ranks too; |y| counts the end token.
 
@@ -38,6 +38,7 @@ def sequence_scores(logits: Tensor, labels: Tensor, length_penalty: float) -> Te
         logits (`torch.Tensor` of shape `(batch, length, vocabulary)`): predictions for the tokens of `labels`.
         labels (`torch.LongTensor` of shape `(batch, length)`): translations with their end tokens, −100 on padding.
         length_penalty (`float`): λ. 0 gives log-probabilities, 1 means per token.
+        lengths (`torch.LongTensor` of shape `(batch,)`, *optional*): |y|; `None` counts all tokens but padding.
 
     Returns:
         `torch.Tensor` of shape `(batch,)`.
@@ -45,7 +46,7 @@ def sequence_scores(logits: Tensor, labels: Tensor, length_penalty: float) -> Te
     Raises:
         EditableValueError: if a translation has no token.
     """
-    lengths = (labels != PADDING).sum(-1)
+    lengths = (labels != PADDING).sum(-1) if lengths is None else lengths
     if not bool(lengths.all()):
         empty = (lengths == 0).nonzero().flatten().tolist()
         raise EditableValueError(f"Translations {empty} have no token, so they have no score. Leave empty ones out.")

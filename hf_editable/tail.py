@@ -17,11 +17,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration import EditConfig
 from .errors import EditableTypeError, EditableValueError
-from .scoring import PADDING
+from .families import BATCH_DIMENSIONS, check_editable, decoder_inputs, encoder_output
 
 
 @dataclass
@@ -31,33 +30,43 @@ class TrunkStates:
 
     Args:
         call (`tuple[tuple, dict]`): positional and keyword arguments of that layer.
+        input_ids (`torch.LongTensor` of shape `(batch, source_length)`, *optional*): the source.
         encoder_states (`torch.Tensor` of shape `(batch, source_length, hidden)`): the encoder's output.
         attention_mask (`torch.LongTensor` of shape `(batch, source_length)`, *optional*): the source's mask.
         decoder_input_ids (`torch.LongTensor` of shape `(batch, length)`): the decoder's input tokens.
     """
 
     call: tuple[tuple, dict[str, Any]]
+    input_ids: Tensor | None
     encoder_states: Tensor
     attention_mask: Tensor | None
     decoder_input_ids: Tensor
+    batch_dimensions: Mapping[int | str, int | None]
 
     def rows(self, index: slice | list[int]) -> "TrunkStates":
         """The states of some of the batch's translations."""
         batch = self.decoder_input_ids.shape[0]
 
-        def pick(value: Any) -> Any:
+        def pick(value: Any, dimension: int | None = 0) -> Any:
             # A layer's batched arguments have two dimensions or more; those with a leading 1 broadcast over the batch.
-            if isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] == batch:
-                return value[index]
             if isinstance(value, tuple | list):
-                return type(value)(pick(item) for item in value)
-            return value
+                return type(value)(pick(item, dimension) for item in value)
+            shared = dimension is None or not isinstance(value, Tensor) or value.dim() < 2
+            if shared or value.shape[dimension] != batch:
+                return value
+            return value[index] if dimension == 0 else value[:, index]
 
         args, kwargs = self.call
-        return TrunkStates(
-            call=(pick(args), {name: pick(value) for name, value in kwargs.items()}),
+        dimensions = self.batch_dimensions
+        return replace(
+            self,
+            call=(
+                tuple(pick(value, dimensions.get(position, 0)) for position, value in enumerate(args)),
+                {name: pick(value, dimensions.get(name, 0)) for name, value in kwargs.items()},
+            ),
+            input_ids=pick(self.input_ids),
             encoder_states=self.encoder_states[index],
-            attention_mask=None if self.attention_mask is None else self.attention_mask[index],
+            attention_mask=pick(self.attention_mask),
             decoder_input_ids=self.decoder_input_ids[index],
         )
 
@@ -103,6 +112,7 @@ class Tail:
         config ([`EditConfig`]): `layers_to_transform`, `target_modules` and `exclude_modules` say what is edited.
 
     Attributes:
+        model ([`~transformers.PreTrainedModel`]): the model.
         parameters (`dict[str, torch.nn.Parameter]`): the edited parameters, by their names in the model.
 
     Raises:
@@ -111,7 +121,7 @@ class Tail:
     """
 
     def __init__(self, model: PreTrainedModel, config: EditConfig):
-        self._model = model
+        self.model = model
         path, layers = find_decoder_layers(model)
         edited = _layer_indices(config.layers_to_transform, len(layers))
         self.first_layer = layers[edited[0]]
@@ -143,18 +153,27 @@ class Tail:
             labels (`torch.LongTensor` of shape `(batch, length)`): translations, −100 on padding.
         """
         encoded = self._trunk.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
-        rows = labels.shape[0] // input_ids.shape[0]
-        states = TrunkStates(
-            call=((), {}),
-            encoder_states=encoded.last_hidden_state.repeat_interleave(rows, dim=0),
-            attention_mask=None if attention_mask is None else attention_mask.repeat_interleave(rows, dim=0),
-            decoder_input_ids=decoder_inputs(self._model, labels),
-        )
+        source = (input_ids, encoded.last_hidden_state, attention_mask)
+        if (rows := labels.shape[0] // input_ids.shape[0]) > 1:
+            source = [None if tensor is None else tensor.repeat_interleave(rows, dim=0) for tensor in source]
+        states = self.states(((), {}), *source, decoder_inputs(self.model, labels))
         try:
             self._run(self._trunk, states)
         except _TrunkDone:
             return replace(states, call=self._recorder.call)
-        raise EditableTypeError(f"{type(self._model).__name__} skipped its decoder layers, so they cannot be edited.")
+        raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
+
+    def states(
+        self,
+        call: tuple[tuple, dict[str, Any]],
+        input_ids: Tensor | None,
+        encoder_states: Tensor,
+        attention_mask: Tensor | None,
+        decoder_input_ids: Tensor,
+    ) -> TrunkStates:
+        """A call of the first edited layer that `watch` saw, with what the model was called with then."""
+        dimensions = BATCH_DIMENSIONS.get(self.model.config.model_type, {})
+        return TrunkStates(call, input_ids, encoder_states, attention_mask, decoder_input_ids, dimensions)
 
     def logits(
         self, states: TrunkStates, parameters: Mapping[str, Tensor] | None = None, double_backward: bool = False
@@ -193,22 +212,14 @@ class Tail:
     @staticmethod
     def _run(model: PreTrainedModel, states: TrunkStates) -> Any:
         return model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states.encoder_states),
+            input_ids=states.input_ids,  # not encoded again; FSMT's decoder is causal only if it is there
+            encoder_outputs=encoder_output(states.encoder_states),
             attention_mask=states.attention_mask,
             decoder_input_ids=states.decoder_input_ids,
             use_cache=False,
             return_dict=True,
+            **({"output_router_logits": False} if hasattr(model.config, "output_router_logits") else {}),
         )
-
-
-def decoder_inputs(model: PreTrainedModel, labels: Tensor) -> Tensor:
-    """The decoder's input tokens for `labels`: shifted right, so that no position sees the token it predicts."""
-    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
-        return model.prepare_decoder_input_ids_from_labels(labels=labels)
-    # M2M100 has no such method; inside its forward it shifts like this.
-    shifted = labels.roll(1, dims=-1)
-    shifted[:, 0] = model.config.decoder_start_token_id
-    return shifted.masked_fill(shifted == PADDING, model.config.pad_token_id)
 
 
 def find_decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -216,13 +227,9 @@ def find_decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     The decoder's list of layers and its path in the model.
 
     Raises:
-        EditableTypeError: if the model is not an encoder-decoder or no single list of layers is found.
+        EditableTypeError: if the model cannot be edited, or no single list of layers is found.
     """
-    if not getattr(model.config, "is_encoder_decoder", False):
-        raise EditableTypeError(
-            f"{type(model).__name__} is not an encoder-decoder model (config.is_encoder_decoder is not set). "
-            "Use a sequence-to-sequence checkpoint, such as Marian, M2M100, mBART or T5."
-        )
+    check_editable(model)
     decoder = model.get_decoder()
     inside = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
     nested = {child for outer in inside for child in outer.modules() if child is not outer}

@@ -1,24 +1,30 @@
 """Training of translation models, and Editable Training of them."""
 
 import copy
-import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
-from transformers import DataCollatorForSeq2Seq, PreTrainedModel, Seq2SeqTrainer
+from torch.utils.data import DataLoader
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from .collator import DataCollatorForEditableSeq2Seq
 from .configuration import BaseLoss
-from .errors import EditableTypeError, EditableValueError
+from .errors import EditableValueError
+from .families import decoder_inputs
+from .hub_trainer import HubTrainer
 from .modeling import EditableMixin
-from .scoring import cross_entropy
-from .tail import decoder_inputs
+from .processes import share_out
+from .sampling import TokenBatchSampler, permutation
+from .scoring import PADDING, cross_entropy, num_tokens
 from .training_args import EditableSeq2SeqTrainingArguments, TranslationTrainingArguments
+from .training_checks import check_edits, check_kinds, check_whole, keep_layers
 
 
 logger = logging.get_logger(__name__)
@@ -30,39 +36,7 @@ EDIT_SEED_OFFSET = 1_000_003
 LOGGED_TERMS = ("base_loss", "edit_loss", "locality_loss", "edit_success", "edit_steps")
 
 
-class TokenBatchSampler(Sampler[list[int]]):
-    """
-    Batches of rows of about one length, at most `max_tokens` tokens each with padding, as fairseq makes them.
-
-    The batches are made once; each epoch has its own order of them, which depends on `seed` and the epoch alone, so a
-    resumed run and every process see the same.
-
-    Args:
-        lengths (`list[int]`): tokens of each row, on its longer side.
-        max_tokens (`int`): the most tokens of a batch: rows × the longest. A longer row is a batch by itself.
-        seed (`int`): of the choice among rows of one length, and of the order.
-        epoch (`Callable[[], int]`): tells the current epoch, from 0.
-    """
-
-    def __init__(self, lengths: list[int], max_tokens: int, seed: int, epoch: Callable[[], int]):
-        self.seed, self.epoch = seed, epoch
-        self.batches: list[list[int]] = []
-        shuffled = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed)).tolist()
-        for row in sorted(shuffled, key=lengths.__getitem__):
-            # Rows come in ascending order, so this row is the longest of its batch.
-            if not self.batches or lengths[row] * (len(self.batches[-1]) + 1) > max_tokens:
-                self.batches.append([])
-            self.batches[-1].append(row)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for index in _permutation(len(self.batches), self.seed, self.epoch()):
-            yield self.batches[index]
-
-
-class TranslationTrainer(Seq2SeqTrainer):
+class TranslationTrainer(HubTrainer):
     """
     A [`~transformers.Seq2SeqTrainer`] whose training loss, batches and evaluation are exact for translation models.
 
@@ -70,7 +44,9 @@ class TranslationTrainer(Seq2SeqTrainer):
       accumulation steps and processes. (Under the stock trainer, the loss of Marian, BART or T5 grows with both.)
     - `label_smoothing_factor` counts in training only, so evaluation losses of different runs can be compared.
     - Batches can be measured in tokens (`max_tokens_per_batch`).
-    - Predictions made on several processes hold each example once. (Stock ones repeat some, to fill the last batch.)
+    - Evaluation on several processes takes each example once (the stock one repeats some, to fill the last batch), and
+      its loss is the mean over tokens.
+    - `create_model_card` and `push_to_hub` write cards with data, arguments and measured numbers ([`HubTrainer`]).
 
     Args:
         model ([`~transformers.PreTrainedModel`]): encoder-decoder model to train.
@@ -93,11 +69,18 @@ class TranslationTrainer(Seq2SeqTrainer):
         smoothing = self.args.label_smoothing_factor if self.model.training else 0.0
         return cross_entropy(outputs["logits"], labels, smoothing, num_items_in_batch)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The stock loss; the stock trainer takes away the labels that some models make their inputs from."""
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The stock loss; in evaluation, the mean over this batch's own tokens."""
+        # The stock trainer takes away the labels, which some models make their inputs from.
         if inputs.get("decoder_input_ids") is None:
             inputs = {**inputs, "decoder_input_ids": decoder_inputs(self.model, inputs["labels"])}
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch if model.training else None)
 
     @property
     def _sampling_seed(self) -> int:
@@ -126,10 +109,32 @@ class TranslationTrainer(Seq2SeqTrainer):
             )
         )
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as the stock trainer does, but leave out predictions that only fill up the last batch."""
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """
+        Evaluate as the stock trainer does, but leave out what only fills up the last batch, and take the loss as the
+        mean over all tokens, not over batches.
+        """
         self.gather_function = self.accelerator.gather_for_metrics
-        return super().evaluation_loop(*args, **kwargs)
+        self._eval_sums = (0.0, 0)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if f"{metric_key_prefix}_loss" in output.metrics:
+            losses, tokens = zip(*gather_object([self._eval_sums]), strict=True)
+            output.metrics[f"{metric_key_prefix}_loss"] = math.fsum(losses) / sum(tokens)
+        return output
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple:
+        """The stock step, counting the tokens of the loss; rows that only fill up the last batch have none."""
+        if "labels" not in inputs:
+            return super().prediction_step(model, inputs, *args, **kwargs)
+        labels, state = inputs["labels"], self.accelerator.gradient_state
+        if state.end_of_dataloader and state.remainder > 0:
+            rows = torch.arange(len(labels), device=labels.device) + self.accelerator.process_index * len(labels)
+            labels = labels.masked_fill((rows >= state.remainder)[:, None], PADDING)
+        loss, *others = super().prediction_step(model, {**inputs, "labels": labels}, *args, **kwargs)
+        tokens = int((labels != PADDING).sum())
+        if loss is not None and tokens:
+            self._eval_sums = (self._eval_sums[0] + float(loss) * tokens, self._eval_sums[1] + tokens)
+        return loss, *others
 
 
 class EditableSeq2SeqTrainer(TranslationTrainer):
@@ -144,12 +149,20 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
     (nats a token), `edit_success` (share of edits) and `edit_steps` (mean over edits), each a mean since the last log,
     and `editor_learning_rate`, the step size α of edits as it is.
 
+    Mixed precision, activation checkpointing, `torch_compile` (of the model's own pass; edits run uncompiled) and
+    DistributedDataParallel go on working. DeepSpeed, FSDP and tensor parallelism are refused: edits need whole layers.
+
     Args:
         model ([`EditableMixin`]): the model to train. The weights `c_edit`, `c_loc` and `base_loss` of `args`, where
             they are set, are written to its `edit_config`.
         args ([`EditableSeq2SeqTrainingArguments`]): arguments.
         edit_dataset ([`~datasets.Dataset`], *optional*):
             Mined edits: text columns `source`, `target` and `alternatives`. `None` trains on the base loss alone.
+        eval_edit_dataset ([`~datasets.Dataset`], *optional*):
+            Held-out mined edits that evaluation measures too, on any number of processes the same: `eval_edit_success`
+            (share of edits), `eval_edit_steps`, `eval_edit_loss` (nats; means over edits) and `eval_locality_loss`
+            (nats a token, each edit on its own `per_device_eval_batch_size` rows of the evaluation set). Any of them
+            can be `metric_for_best_model`.
         teacher_model ([`~transformers.PreTrainedModel`], *optional*):
             Model to stay near, for `base_loss="distillation"`. `None` takes a frozen copy of `model` as it is now, so
             construct a resumed trainer from the same original model.
@@ -175,22 +188,20 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
         args: EditableSeq2SeqTrainingArguments,
         *,
         edit_dataset: Dataset | None = None,
+        eval_edit_dataset: Dataset | None = None,
         teacher_model: PreTrainedModel | None = None,
         **kwargs: Any,
     ):
-        _check_kinds(model, args, kwargs.get("data_collator"))
+        check_kinds(model, args, kwargs.get("data_collator"))
         weights = {name: getattr(args, name) for name in ("c_edit", "c_loc", "base_loss")}
         model.edit_config = model.edit_config.replace(
             **{name: value for name, value in weights.items() if value is not None}
         )
-        if edit_dataset is not None:
-            _check_edits(edit_dataset)
-        if args.n_gpu > 1:
-            raise EditableValueError(
-                f"{args.n_gpu} GPUs in one process: torch.nn.DataParallel would split the edits. Start one process a "
-                "GPU, by accelerate launch."
-            )
-        _keep_layers(model)
+        for name, edits in (("edit_dataset", edit_dataset), ("eval_edit_dataset", eval_edit_dataset)):
+            if edits is not None:
+                check_edits(name, edits)
+        check_whole(model, args.n_gpu)
+        keep_layers(model)
         distils = model.edit_config.base_loss == BaseLoss.DISTILLATION.value
         if teacher_model is not None and not distils:
             raise EditableValueError(
@@ -199,7 +210,7 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
         super().__init__(model, args, **kwargs)
         # The model's forward computes the whole objective, scaled by the counts that we pass it.
         self.compute_loss_func = None
-        self.edit_dataset = edit_dataset
+        self.edit_dataset, self.eval_edit_dataset = edit_dataset, eval_edit_dataset
         self.teacher_model = None
         if distils:
             teacher = copy.deepcopy(model) if teacher_model is None else teacher_model
@@ -251,7 +262,7 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
         size = len(self.edit_dataset)
         seed = self._sampling_seed + EDIT_SEED_OFFSET
         return [
-            _permutation(size, seed, position // size)[position % size]
+            permutation(size, seed, position // size)[position % size]
             for position in range(start, start + self.args.edits_per_step)
         ]
 
@@ -299,6 +310,38 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
         with self.accelerator.autocast():
             return self.teacher_model(**base).logits
 
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Evaluate as [`TranslationTrainer`] does, and measure the edits of `eval_edit_dataset`."""
+        options = {**kwargs, "metric_key_prefix": metric_key_prefix}
+        output = super().evaluation_loop(dataloader, description, *args, **options)
+        if self.eval_edit_dataset is not None and description == "Evaluation":
+            measures = self._measure_edits(dataloader.dataset)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in measures.items()})
+        return output
+
+    @torch.no_grad()
+    def _measure_edits(self, dataset: Dataset) -> dict[str, float]:
+        """Means over the edits of `eval_edit_dataset`, made one by one as in training, of the model as it is."""
+
+        def measure(index: int) -> list[float]:
+            start, count = index * self.args.eval_batch_size, min(self.args.eval_batch_size, len(dataset))
+            batch = self.data_collator([dataset[row % len(dataset)] for row in range(start, start + count)])
+            edit = self.data_collator.collate_edits([self.eval_edit_dataset[index]])
+            inputs = self._prepare_inputs({**batch, **edit, "num_items_in_batch": 1})
+            with self.compute_loss_context_manager():
+                outputs = self.model(**inputs)
+            return [float(num_tokens(inputs["labels"])), *(float(outputs[name]) for name in LOGGED_TERMS[1:])]
+
+        rows = share_out(measure, range(len(self.eval_edit_dataset)))
+        tokens, *sums = (math.fsum(column) for column in zip(*rows, strict=True))
+        divisors = {"locality_loss": tokens}
+        return {
+            name: total / divisors.get(name, len(self.eval_edit_dataset))
+            for name, total in zip(LOGGED_TERMS[1:], sums, strict=True)
+        }
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, adding the terms of the objective to the logs of training steps."""
         if "loss" in logs:
@@ -317,38 +360,3 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
     def _load_best_model(self) -> None:
         super()._load_best_model()
         self.model.load_editor_state(self.state.best_model_checkpoint)
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed + epoch)
-    return torch.randperm(size, generator=generator).tolist()
-
-
-def _check_kinds(model: Any, args: Any, collator: Any) -> None:
-    if not isinstance(model, EditableMixin):
-        raise EditableTypeError(
-            f"{type(model).__name__} cannot be trained for edits. Load it by AutoEditableModelForSeq2SeqLM."
-        )
-    if not isinstance(args, EditableSeq2SeqTrainingArguments):
-        raise EditableTypeError(f"args is a {type(args).__name__}. Give EditableSeq2SeqTrainingArguments.")
-    if collator is not None and not hasattr(collator, "collate_edits"):
-        raise EditableTypeError(
-            f"{type(collator).__name__} cannot collate edits. Give a DataCollatorForEditableSeq2Seq, or none."
-        )
-
-
-def _keep_layers(model: EditableMixin) -> None:
-    """An edit needs the layers that it edits in every step, so none may be dropped at random (LayerDrop)."""
-    decoder = model.get_decoder()
-    if getattr(decoder, "layerdrop", 0.0):
-        logger.warning(f"Setting the decoder's layerdrop={decoder.layerdrop} to 0: edited layers must not be skipped.")
-        decoder.layerdrop = 0.0
-
-
-def _check_edits(edits: Dataset) -> None:
-    missing = sorted({"source", "target", "alternatives"} - set(edits.column_names))
-    if missing:
-        raise EditableValueError(f"edit_dataset lacks {missing}; it has {edits.column_names}. mine_edits makes all.")
-    if len(edits) == 0:
-        raise EditableValueError("edit_dataset is empty. Mine edits first, or give None to train without edits.")

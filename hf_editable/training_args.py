@@ -1,7 +1,9 @@
 """Arguments of training, beside those of `Seq2SeqTrainingArguments`."""
 
 import math
+import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
@@ -19,6 +21,8 @@ class TranslationTrainingArguments(Seq2SeqTrainingArguments):
             The most tokens of a device's batch, padding included, on its longer side (fairseq's `--max-tokens`). A
             longer sentence gets a batch of its own. `None` takes `per_device_train_batch_size` sentences instead.
 
+    Copies and saved arguments are without `hub_token`.
+
     Raises:
         EditableValueError: if a value is out of range.
     """
@@ -30,6 +34,10 @@ class TranslationTrainingArguments(Seq2SeqTrainingArguments):
             "per_device_train_batch_size sentences."
         },
     )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Trainers save their arguments beside the model, and upload them: `training_args.bin` must hold no token.
+        return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,8 +77,8 @@ class EditableSeq2SeqTrainingArguments(TranslationTrainingArguments):
             edits need `max_steps` steps.
 
     Raises:
-        EditableValueError: if a value is out of range, or `activation_checkpointing_kwargs` asks for the reentrant
-            kind, which cannot be differentiated twice.
+        EditableValueError: if a value is out of range, DeepSpeed, FSDP or Megatron-LM would split the layers, or
+            `activation_checkpointing_kwargs` asks for the reentrant kind, which cannot be differentiated twice.
 
     Example:
 
@@ -122,6 +130,7 @@ class EditableSeq2SeqTrainingArguments(TranslationTrainingArguments):
     )
 
     def __post_init__(self):
+        self._check_whole_layers()
         super().__post_init__()
         for name in ("c_edit", "c_loc", "editor_learning_rate"):
             value = getattr(self, name)
@@ -136,3 +145,13 @@ class EditableSeq2SeqTrainingArguments(TranslationTrainingArguments):
                 "activation_checkpointing_kwargs={'use_reentrant': True}: an edit is differentiated twice, which "
                 "reentrant checkpointing cannot do. Use {'use_reentrant': False}, the default."
             )
+
+    def _check_whole_layers(self) -> None:
+        for name in ("deepspeed", "fsdp", "megatron_lm"):
+            launched = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true")
+            if launched or getattr(self, name, None):
+                raise EditableValueError(
+                    f"{name} splits layers over processes, but an edit needs them whole. Train with "
+                    f"DistributedDataParallel: accelerate launch --multi_gpu, without {name} in its configuration or "
+                    "in the arguments."
+                )

@@ -1,7 +1,12 @@
-"""Mine edits with a model: its 32 most likely translations of each source, and a sampled one to prefer to them.
+r"""Mine edits with a model: its 32 most likely translations of each source, and a sampled one to prefer to them.
 
-python scripts/mine_edits.py --model_name_or_path runs/main/baseline --data_dir data/grammar --num_edits 1000 \
-    --output_dir runs/main/edits
+    python scripts/mine_edits.py --model_name_or_path runs/main/baseline --data_dir data/grammar --num_edits 1000 \
+        --output_dir runs/main/edits
+
+On two GPUs, with the same result:
+
+    accelerate launch --num_processes 2 scripts/mine_edits.py --model_name_or_path runs/main/baseline \
+        --data_dir data/grammar --num_edits 1000 --output_dir runs/main/edits
 """
 
 from hf_editable.cli.mine_edits import main

@@ -1,5 +1,6 @@
 """Tiny models, a tokenizer and data that the tests share; everything is offline."""
 
+import copy
 import os
 
 
@@ -13,13 +14,31 @@ import torch  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 from transformers import MarianConfig, PreTrainedTokenizerFast  # noqa: E402
 
-from hf_editable import AutoEditableModelForSeq2SeqLM, EditConfig  # noqa: E402
+from hf_editable import (  # noqa: E402
+    AutoEditableModelForSeq2SeqLM,
+    EditableSeq2SeqTrainer,
+    EditableSeq2SeqTrainingArguments,
+    EditConfig,
+)
 
 
 torch.set_num_threads(1)
 
 NOUNS = {"hund": "dog", "mann": "man", "ball": "ball", "tisch": "table", "wagen": "car", "baum": "tree"}
 VERBS = {"sieht": "sees", "kauft": "buys", "malt": "paints", "sucht": "seeks"}
+TRAINING = {
+    "per_device_train_batch_size": 4,
+    "max_steps": 4,
+    "learning_rate": 5e-3,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "dataloader_pin_memory": False,
+    "seed": 3,
+}
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
@@ -81,14 +100,24 @@ def marian_config(vocabulary_size: int, **overrides) -> MarianConfig:
     return MarianConfig(**options)
 
 
+@pytest.fixture(scope="session")
+def make_tiny_model(tiny_tokenizer):
+    """Makes editable Marian models with the same random weights, in evaluation mode."""
+
+    def make():
+        torch.manual_seed(0)
+        config = marian_config(len(tiny_tokenizer))
+        model = AutoEditableModelForSeq2SeqLM.from_config(config, EditConfig(learning_rate=0.01))
+        model.generation_config.max_length = 16
+        return model.eval()
+
+    return make
+
+
 @pytest.fixture
-def tiny_model(tiny_tokenizer):
-    """An editable Marian model with random weights, in evaluation mode; a fresh one for every test."""
-    torch.manual_seed(0)
-    config = marian_config(len(tiny_tokenizer))
-    model = AutoEditableModelForSeq2SeqLM.from_config(config, EditConfig(learning_rate=0.01))
-    model.generation_config.max_length = 16
-    return model.eval()
+def tiny_model(make_tiny_model):
+    """A model of its own for every test."""
+    return make_tiny_model()
 
 
 @pytest.fixture(scope="session")
@@ -121,3 +150,39 @@ def tiny_batch(tiny_model, tiny_tokenizer, tiny_pairs, tiny_edits) -> dict[str, 
         for row in rows
     ]
     return {**collator(features), **collator.collate_edits([tiny_edits[0], tiny_edits[1]])}
+
+
+@pytest.fixture(scope="session")
+def rows(tiny_tokenizer, tiny_pairs) -> datasets.Dataset:
+    """The pairs as training takes them."""
+    return datasets.Dataset.from_list(
+        [
+            dict(tiny_tokenizer(pair["source"]), labels=tiny_tokenizer(text_target=pair["target"])["input_ids"])
+            for pair in tiny_pairs
+        ]
+    )
+
+
+@pytest.fixture
+def make_trainer(tmp_path, tiny_model, tiny_tokenizer, rows, tiny_edits):
+    """Trainers of their own copy of one model."""
+
+    def make(model=None, objects=None, **settings):
+        args = EditableSeq2SeqTrainingArguments(output_dir=str(tmp_path / "run"), **{**TRAINING, **settings})
+        objects = {
+            "edit_dataset": tiny_edits,
+            "train_dataset": rows,
+            "processing_class": tiny_tokenizer,
+            **(objects or {}),
+        }
+        return EditableSeq2SeqTrainer(copy.deepcopy(model or tiny_model), args, **objects)
+
+    return make
+
+
+def without_dropout(model):
+    """The model, with no dropout in it."""
+    for module in model.modules():
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    return model

@@ -9,6 +9,8 @@ from torch.func import functional_call
 
 
 def shift_right(labels, model):
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        return model.prepare_decoder_input_ids_from_labels(labels=labels.clone())
     start = torch.full((labels.shape[0], 1), model.config.decoder_start_token_id)
     shifted = torch.cat([start, labels[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == -100, model.config.pad_token_id)
@@ -45,7 +47,9 @@ def rmsprop_edit(model, parameters, names, edit, alpha, beta, epsilon, max_steps
     current, rms, steps = dict(parameters), None, 0
     loss = edit_loss(model, current, edit, length_penalty)
     while loss > 0 and steps < max_steps:
-        gradients = torch.autograd.grad(loss, [current[name] for name in names], create_graph=create_graph)
+        gradients = torch.autograd.grad(
+            loss, [current[name] for name in names], create_graph=create_graph, materialize_grads=True
+        )
         squares = [gradient**2 for gradient in gradients]
         rms = (
             squares if rms is None else [beta * old + (1 - beta) * new for old, new in zip(rms, squares, strict=True)]

@@ -9,13 +9,14 @@ import pytest
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-COMMANDS = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+COMMANDS = sorted(path.stem for path in SCRIPTS.glob("*.py") if "hf_editable.cli" in path.read_text())
 NEEDED = {
     "prepare_data": ["--output_dir", "out"],
     "train_baseline": ["--data_dir", "data", "--output_dir", "out"],
     "train_editable": ["--model_name_or_path", "m", "--data_dir", "d", "--edits_dir", "e", "--output_dir", "out"],
     "mine_edits": ["--model_name_or_path", "model", "--data_dir", "data", "--output_dir", "out"],
     "evaluate_edits": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
+    "check_invariance": ["--output_dir", "out"],
     "edit_translation": ["--model_name_or_path", "model"],
 }
 
@@ -50,3 +51,10 @@ def test_a_script_ends_with_its_commands_exit_code(tmp_path):
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and "Cannot load the tokenizer of 'missing'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["mine_edits", "train_editable", "evaluate_edits", "edit_translation"])
+def test_languages_come_in_pairs(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command(name)([*NEEDED[name], "--source_lang", "deu_Latn"]) == 2
+    assert "--source_lang and --target_lang belong together" in capsys.readouterr().err

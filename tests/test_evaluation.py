@@ -268,6 +268,7 @@ def test_nothing_to_show_raises(draw):
     ("options", "error", "message"),
     [
         ({"num_beams": 0}, EditableValueError, "num_beams=0"),
+        ({"seed": -1}, EditableValueError, "seed=-1: it must be a whole number, 0 or more"),
         ({"num_edits": -1}, EditableValueError, "number of rows to take=-1"),
         ({"model": torch.nn.Linear(1, 1)}, EditableTypeError, r"A Linear has no edit\(\)"),
         ({"no_such_field": 1}, EditableTypeError, "EditConfig has no no_such_field"),

@@ -9,65 +9,20 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, M2M100Config, Seq2SeqTrainingArguments
 
+from conftest import TRAINING, without_dropout
 from hf_editable import (
     AutoEditableModelForSeq2SeqLM,
     EditableSeq2SeqTrainer,
     EditableSeq2SeqTrainingArguments,
 )
 from hf_editable.errors import EditableTypeError, EditableValueError
-from hf_editable.trainer import LOGGED_TERMS, TokenBatchSampler, TranslationTrainer
+from hf_editable.sampling import TokenBatchSampler
+from hf_editable.trainer import LOGGED_TERMS, TranslationTrainer
 from hf_editable.training_args import TranslationTrainingArguments
 
 
-SETTINGS = {
-    "per_device_train_batch_size": 4,
-    "max_steps": 4,
-    "learning_rate": 5e-3,
-    "lr_scheduler_type": "constant",
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "report_to": "none",
-    "disable_tqdm": True,
-    "use_cpu": True,
-    "dataloader_pin_memory": False,
-    "seed": 3,
-}
 # Metrics of a log that measure time, not training.
 TIMES = ("runtime", "per_second", "total_flos")
-
-
-def without_dropout(model):
-    for module in model.modules():
-        if isinstance(getattr(module, "dropout", None), float):
-            module.dropout = 0.0
-    return model
-
-
-@pytest.fixture
-def rows(tiny_tokenizer, tiny_pairs):
-    return Dataset.from_list(
-        [
-            dict(tiny_tokenizer(pair["source"]), labels=tiny_tokenizer(text_target=pair["target"])["input_ids"])
-            for pair in tiny_pairs
-        ]
-    )
-
-
-@pytest.fixture
-def make_trainer(tmp_path, tiny_model, tiny_tokenizer, rows, tiny_edits):
-    """Trainers of their own copy of one model."""
-
-    def make(model=None, objects=None, **settings):
-        args = EditableSeq2SeqTrainingArguments(output_dir=str(tmp_path / "run"), **{**SETTINGS, **settings})
-        objects = {
-            "edit_dataset": tiny_edits,
-            "train_dataset": rows,
-            "processing_class": tiny_tokenizer,
-            **(objects or {}),
-        }
-        return EditableSeq2SeqTrainer(copy.deepcopy(model or tiny_model), args, **objects)
-
-    return make
 
 
 def training_logs(trainer):
@@ -254,7 +209,7 @@ def test_baseline_trainer_is_exact_under_accumulation(tmp_path, tiny_model, tiny
         args = TranslationTrainingArguments(
             output_dir=str(tmp_path),
             **{
-                **SETTINGS,
+                **TRAINING,
                 "per_device_train_batch_size": batch_size,
                 "gradient_accumulation_steps": 4 // batch_size,
                 "label_smoothing_factor": 0.1,
@@ -351,13 +306,3 @@ def test_model_and_arguments_of_another_kind(tmp_path, tiny_model, make_trainer)
         make_trainer(torch.nn.Linear(1, 1))
     with pytest.raises(EditableTypeError, match="args is a Seq2SeqTrainingArguments"):
         EditableSeq2SeqTrainer(tiny_model, Seq2SeqTrainingArguments(output_dir=str(tmp_path)))
-
-
-def test_activation_checkpointing_changes_nothing(make_trainer, tiny_model):
-    model = without_dropout(tiny_model)
-    plain, checkpointed = make_trainer(model), make_trainer(model, activation_checkpointing=True)
-    plain.train()
-    checkpointed.train()
-    assert checkpointed.model.is_activation_checkpointing
-    for one, other in zip(training_logs(plain), training_logs(checkpointed), strict=True):
-        assert one == pytest.approx(other, rel=1e-5, abs=1e-6)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
 from . import parse_arguments, run_main
+from .languages import LanguageArguments
 from .loading import load_data, load_model, load_tokenizer
 
 
@@ -65,11 +66,11 @@ def _edit(argv: list[str] | None) -> bool:
     from .. import TranslationEditor
     from ..files import check_folder
 
-    (arguments,) = parse_arguments([EditTranslationArguments], argv, __doc__)
+    arguments, languages = parse_arguments([EditTranslationArguments, LanguageArguments], argv, __doc__)
     if arguments.output_dir is not None:
         check_folder(arguments.output_dir)
-    tokenizer = load_tokenizer(arguments.model_name_or_path)
-    model = load_model(arguments.model_name_or_path)
+    tokenizer, model = load_tokenizer(arguments.model_name_or_path), load_model(arguments.model_name_or_path)
+    languages.apply(model, tokenizer)
     overrides = {name: getattr(arguments, name) for name in ("learning_rate", "max_steps")}
     model.edit_config = model.edit_config.replace(**{k: value for k, value in overrides.items() if value is not None})
     editor = TranslationEditor(model, tokenizer, num_beams=arguments.num_beams)

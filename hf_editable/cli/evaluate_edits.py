@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
 from . import parse_arguments, run_main
+from .languages import LanguageArguments
 from .loading import load_data, load_edits, load_model, load_tokenizer
 
 
@@ -45,6 +46,13 @@ class EvaluationArguments:
     )
     lowercase: bool = field(default=False, metadata={"help": "Whether BLEU ignores case."})
     seed: int = field(default=0, metadata={"help": "Seed of the choices at random and of the bootstrap."})
+    update_cards: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether to put the numbers into the card (README.md) in each model's folder. A card that a "
+            "person wrote is kept as it is."
+        },
+    )
 
     def labels(self) -> list[str]:
         """
@@ -60,11 +68,29 @@ class EvaluationArguments:
             )
         return labels
 
+    def check_cards(self) -> None:
+        """
+        Check that there are folders for the cards that are to be updated.
 
-def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, test_set: "Dataset") -> "EditReport":
+        Raises:
+            EditableValueError: if cards are to be updated of models that are no folders.
+        """
+        elsewhere = [model for model in self.model_name_or_path if not Path(model).is_dir()]
+        if self.update_cards and elsewhere:
+            raise EditableValueError(f"--update_cards writes into folders, which {elsewhere} are not. Leave it out.")
+
+
+def _evaluate_model(
+    arguments: EvaluationArguments, languages: LanguageArguments, path: str, name: str, test_set: "Dataset"
+) -> "EditReport":
+    from transformers.utils import logging
+
     from ..evaluation import evaluate_edits
+    from ..model_card import update_card
+    from ..processes import on_main
 
-    tokenizer = load_tokenizer(path)
+    tokenizer, model = load_tokenizer(path), load_model(path)
+    languages.apply(model, tokenizer)
     options = (
         "num_edits",
         "num_test",
@@ -78,36 +104,51 @@ def _evaluate_model(arguments: EvaluationArguments, path: str, name: str, test_s
     overrides = ("learning_rate", "max_steps")
     given = {key: getattr(arguments, key) for key in options}
     given |= {key: getattr(arguments, key) for key in overrides if getattr(arguments, key) is not None}
-    return evaluate_edits(
-        load_model(path),
+    report = evaluate_edits(
+        model,
         tokenizer,
         load_edits(arguments.edits_dir),
         test_set,
         name=name,
-        output_dir=Path(arguments.output_dir) / name.replace("/", "_"),
+        output_dir=_folder(arguments.output_dir, name),
         **given,
     )
+    if arguments.update_cards and not on_main(lambda: update_card(model, path, report, Path(arguments.data_dir).name)):
+        logging.get_logger(__name__).warning(f"The card of {path} was written by a person, so it is kept as it is.")
+    return report
 
 
-def _evaluate(argv: list[str] | None) -> None:
+def _write(output_dir: str, reports: "list[EditReport]", command: str) -> None:
+    """Write the reports, with the command that made them, and their table and picture."""
     from ..evaluation import format_table, plot_drawdown
-    from ..files import check_folder, whole_folder
+    from ..files import whole_folder
 
-    (arguments,) = parse_arguments([EvaluationArguments], argv, __doc__)
-    check_folder(arguments.output_dir)
-    labels, test_set = arguments.labels(), load_data(arguments.data_dir, arguments.split)[arguments.split]
-    command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
-    reports = []
-    for path, name in zip(arguments.model_name_or_path, labels, strict=True):
-        report = _evaluate_model(arguments, path, name, test_set)
+    for report in reports:
         report.summary["command"] = command
-        report.save(Path(arguments.output_dir) / name.replace("/", "_"))
-        reports.append(report)
+        report.save(_folder(output_dir, report.summary["name"]))
     table = format_table(reports)
-    with whole_folder(arguments.output_dir) as folder:
+    with whole_folder(output_dir) as folder:
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
         plot_drawdown(reports, folder / "drawdown.png")
     print(table)
+
+
+def _folder(output_dir: str, name: str) -> Path:
+    return Path(output_dir) / name.replace("/", "_")
+
+
+def _evaluate(argv: list[str] | None) -> None:
+    from ..files import check_folder
+    from ..processes import on_main
+
+    arguments, languages = parse_arguments([EvaluationArguments, LanguageArguments], argv, __doc__)
+    check_folder(arguments.output_dir)
+    arguments.check_cards()
+    labels, test_set = arguments.labels(), load_data(arguments.data_dir, arguments.split)[arguments.split]
+    command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
+    models = zip(arguments.model_name_or_path, labels, strict=True)
+    reports = [_evaluate_model(arguments, languages, path, name, test_set) for path, name in models]
+    on_main(lambda: _write(arguments.output_dir, reports, command))
 
 
 def main(argv: list[str] | None = None) -> int:

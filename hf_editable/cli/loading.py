@@ -40,7 +40,7 @@ def load_tokenizer(place: str) -> "PreTrainedTokenizerBase":
 
 def load_model(place: str) -> "EditableMixin":
     """
-    A checkpoint as an editable model in evaluation mode, on the GPU if there is one.
+    A checkpoint as an editable model in evaluation mode, on the GPU if there is one: each process on its own.
 
     Raises:
         EditableFileError: if it cannot be loaded.
@@ -49,10 +49,12 @@ def load_model(place: str) -> "EditableMixin":
     import torch
 
     from ..auto import AutoEditableModelForSeq2SeqLM
+    from ..processes import process_state
 
     with loading("the model", place):
         model = AutoEditableModelForSeq2SeqLM.from_pretrained(place).eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    state = process_state()
+    return model.to(state.device if state else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_data(data_dir: str, split: str) -> "DatasetDict":

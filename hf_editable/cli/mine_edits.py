@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import parse_arguments, run_main
+from .languages import LanguageArguments
 from .loading import load_data, load_model, load_tokenizer
 
 
@@ -28,16 +29,19 @@ class MiningArguments:
 
 def _mine(argv: list[str] | None) -> None:
     from ..mining import INFO_NAME, mine_edits
+    from ..processes import is_main_process
 
-    (arguments,) = parse_arguments([MiningArguments], argv, __doc__)
+    arguments, languages = parse_arguments([MiningArguments, LanguageArguments], argv, __doc__)
     options = vars(arguments)
     path = options.pop("model_name_or_path")
     split = options.pop("split")
     sources = load_data(options.pop("data_dir"), split)[split]
-    tokenizer = load_tokenizer(path)
-    mine_edits(load_model(path), tokenizer, sources, **options)
-    counts = json.loads((Path(arguments.output_dir) / INFO_NAME).read_text())["counts"]
-    print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
+    tokenizer, model = load_tokenizer(path), load_model(path)
+    languages.apply(model, tokenizer)
+    mine_edits(model, tokenizer, sources, **options)
+    if is_main_process():
+        counts = json.loads((Path(arguments.output_dir) / INFO_NAME).read_text())["counts"]
+        print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -97,12 +97,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _prepare(argv: list[str] | None) -> None:
+    from ..processes import on_main
+
+    (args,) = parse_arguments([PrepareDataArguments], argv, __doc__)
+    on_main(lambda: _write(args))
+
+
+def _write(args: PrepareDataArguments) -> None:
     from transformers.utils import logging
 
     from ..files import whole_folder
 
     logger = logging.get_logger(__name__)
-    (args,) = parse_arguments([PrepareDataArguments], argv, __doc__)
     output = _check_output(args)
     read, data = _load(args)
     with whole_folder(output) as folder:

@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..files import check_folder
+from ..errors import EditableValueError
 from . import parse_arguments, run_main
 from .loading import load_data, load_tokenizer
-from .training import run_training, trainer_inputs
+from .training import check_dropout, check_folders, run_training, trainer_inputs
 
 
 if TYPE_CHECKING:
@@ -40,6 +40,16 @@ class ModelArguments:
         default=256, metadata={"help": "The most tokens of a sentence, its end included; longer pairs are dropped."}
     )
     num_beams: int = field(default=5, metadata={"help": "Beam size that the saved model translates with."})
+
+    def __post_init__(self):
+        check_dropout(self.dropout)
+        for name in ("d_model", "ffn_dim", "num_layers", "num_heads", "max_length", "num_beams"):
+            if getattr(self, name) < 1:
+                raise EditableValueError(f"--{name} {getattr(self, name)}: it must be 1 or more.")
+        if self.d_model % self.num_heads:
+            raise EditableValueError(
+                f"--num_heads {self.num_heads}: it must divide --d_model {self.d_model}, as each head gets its share."
+            )
 
 
 @dataclass
@@ -92,7 +102,7 @@ def _train(argv: list[str] | None) -> None:
 
     kinds = (ModelArguments, DataArguments, TranslationTrainingArguments)
     model_args, data_args, args = parse_arguments(kinds, argv, __doc__, **TRAINING_DEFAULTS)
-    check_folder(args.output_dir)
+    check_folders(args)
     data = load_data(data_args.data_dir, "train")
     tokenizer = load_tokenizer(os.path.join(data_args.data_dir, "tokenizer"))
     set_seed(args.seed)

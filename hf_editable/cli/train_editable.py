@@ -5,10 +5,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..files import check_folder
+from ..errors import EditableValueError
 from . import parse_arguments, run_main
+from .languages import LanguageArguments
 from .loading import load_data, load_edits, load_tokenizer, loading
-from .training import run_training, trainer_inputs
+from .training import check_dropout, check_folders, run_training, trainer_inputs
 
 
 if TYPE_CHECKING:
@@ -27,12 +28,22 @@ class ScriptArguments:
     edits_dir: str = field(
         metadata={"help": "Folder of mined edits: a dataset with columns source, target and alternatives."}
     )
+    eval_edits_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of mined edits to hold out: evaluation on the validation split also measures these, as "
+            "eval_edit_success, eval_edit_steps, eval_edit_loss and eval_locality_loss."
+        },
+    )
     from_scratch: bool = field(
         default=False, metadata={"help": "Whether to start from new random weights of the checkpoint's shape."}
     )
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout probability in training, between 0 and 1. Default: the checkpoint's."}
     )
+
+    def __post_init__(self):
+        check_dropout(self.dropout)
 
 
 @dataclass
@@ -119,16 +130,23 @@ def _train(argv: list[str] | None) -> None:
     from ..trainer import EditableSeq2SeqTrainer
     from ..training_args import EditableSeq2SeqTrainingArguments
 
-    kinds = (ScriptArguments, EditArguments, EditableSeq2SeqTrainingArguments)
-    script, edit, args = parse_arguments(kinds, argv, __doc__)
-    check_folder(args.output_dir)
-    data, edits = load_data(script.data_dir, "train"), load_edits(script.edits_dir)
+    kinds = (ScriptArguments, EditArguments, LanguageArguments, EditableSeq2SeqTrainingArguments)
+    script, edit, languages, args = parse_arguments(kinds, argv, __doc__)
+    check_folders(args)
+    data = load_data(script.data_dir, "train")
+    if script.eval_edits_dir is not None and "validation" not in data:
+        raise EditableValueError(f"--eval_edits_dir needs a split 'validation', which {script.data_dir!r} has not.")
+    folders = {"edit_dataset": script.edits_dir, "eval_edit_dataset": script.eval_edits_dir}
+    edits = {name: load_edits(folder) for name, folder in folders.items() if folder is not None}
     set_seed(args.seed)
     tokenizer, model = load_tokenizer(script.model_name_or_path), _load_model(script, edit)
-    max_length = longest_input(tokenizer, model) or math.inf
+    languages.apply(model, tokenizer)
+    limits = [longest_input(tokenizer, model, side) for side in ("encoder", "decoder")]
+    max_length = min((limit for limit in limits if limit is not None), default=math.inf)
     inputs = trainer_inputs(data, tokenizer, max_length, args)
-    edit_dataset = _fitting(edits, tokenizer, max_length)
-    run_training(EditableSeq2SeqTrainer(model, args, edit_dataset=edit_dataset, **inputs))
+    with args.main_process_first(desc="filtering edits"):
+        edits = {name: _fitting(rows, tokenizer, max_length) for name, rows in edits.items()}
+    run_training(EditableSeq2SeqTrainer(model, args, **edits, **inputs))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,10 @@
 """What the training commands share: data in, training, and what is written."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EditableValueError
+from ..errors import EditableFileError, EditableValueError
+from ..files import check_folder
 
 
 if TYPE_CHECKING:
@@ -10,6 +12,31 @@ if TYPE_CHECKING:
 
     from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+
+def check_folders(args: "Seq2SeqTrainingArguments") -> None:
+    """
+    Check where to write and what to go on with, before the long work.
+
+    Raises:
+        EditableFileError: if `output_dir` is a file, or `resume_from_checkpoint` is no checkpoint of a training.
+    """
+    check_folder(args.output_dir)
+    place = args.resume_from_checkpoint
+    if place is not None and not (Path(place) / "trainer_state.json").is_file():
+        raise EditableFileError(
+            f"--resume_from_checkpoint {place!r} is no checkpoint: it has no trainer_state.json. Give a folder "
+            "checkpoint-<step> in the output_dir of an earlier run."
+        )
+
+
+def check_dropout(dropout: float | None) -> None:
+    """
+    Raises:
+        EditableValueError: if it is no probability below 1.
+    """
+    if dropout is not None and not 0 <= dropout < 1:
+        raise EditableValueError(f"--dropout {dropout!r}: it must be 0 or more, and below 1.")
 
 
 def encode_splits(
@@ -72,7 +99,9 @@ def trainer_inputs(
     data: "DatasetDict", tokenizer: "PreTrainedTokenizerBase", max_length: float, args: "Seq2SeqTrainingArguments"
 ) -> dict[str, Any]:
     """What both trainers take: encoded datasets, the tokenizer, and BLEU if evaluation translates."""
-    encoded = encode_splits(data, tokenizer, max_length)
+    # One process encodes; the others find what it kept.
+    with args.main_process_first(desc="encoding"):
+        encoded = encode_splits(data, tokenizer, max_length)
     return {
         "train_dataset": encoded["train"],
         "eval_dataset": encoded.get("validation"),
@@ -82,7 +111,7 @@ def trainer_inputs(
 
 
 def run_training(trainer: "Seq2SeqTrainer") -> None:
-    """Train, evaluate where there is an evaluation set, and save model, tokenizer and metrics."""
+    """Train, evaluate where there is an evaluation set, and save model, tokenizer, metrics and a card with them."""
     result = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
@@ -91,3 +120,7 @@ def run_training(trainer: "Seq2SeqTrainer") -> None:
         metrics = trainer.evaluate()
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()  # writes the card too
+    else:
+        trainer.create_model_card()

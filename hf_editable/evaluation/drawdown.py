@@ -23,6 +23,7 @@ from ..files import check_folder
 from ..journal import Journal, fingerprint_model, fingerprint_rows
 from ..mining import choose
 from ..modeling import EditableMixin, EditResult
+from ..processes import is_main_process, on_main, share_out
 from ..tail import Tail
 from .bleu import CorpusBleu
 from .report import REPORT_NAME, EditReport, bootstrap_interval
@@ -60,6 +61,9 @@ def evaluate_edits(
     edit moves, is not run again. *BLEU drawdown* is the mean over edits of BLEU before minus BLEU after. *Success* is
     that the target outranks every alternative, *decode success* that beam search then gives the target. An edit whose
     loss becomes NaN or infinite counts as one without success that changes nothing.
+
+    On the processes of `accelerate launch`, all of which must call this, the edits are dealt out. The result is that
+    of one process, but for the times, and a run can go on with another number of them.
 
     Args:
         model ([`EditableMixin`]): the model to edit. It is not changed.
@@ -106,6 +110,7 @@ def evaluate_edits(
         raise EditableTypeError(
             f"A {type(model).__name__} has no edit(). Load it with AutoEditableModelForSeq2SeqLM.from_pretrained."
         )
+    check_count("seed", seed, least=0)
     chosen = _rows("edits", edits, ("source", "target", "alternatives"), num_edits, seed)
     sentences = list(_rows("test_set", test_set, ("source", "target"), num_test, seed).values())
     arguments = {
@@ -123,8 +128,8 @@ def evaluate_edits(
     }
     journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
     rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
-    if len(rows) == len(chosen) and (Path(output_dir) / REPORT_NAME).is_file():
-        return EditReport.load(output_dir)
+    if len(rows) == len(chosen) and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
+        return on_main(lambda: EditReport.load(output_dir))
     evaluation = _Evaluation(model, tokenizer, sentences, arguments, edit_overrides)
     for row in evaluation.measure({index: edit for index, edit in chosen.items() if index not in rows}, len(chosen)):
         rows[row["index"]] = row
@@ -133,7 +138,7 @@ def evaluate_edits(
     ordered = [rows[index] for index in chosen]
     report = EditReport(summary=evaluation.summary(ordered), rows=ordered)
     if output_dir is not None:
-        report.save(output_dir)
+        on_main(lambda: report.save(output_dir))
     return report
 
 
@@ -182,14 +187,17 @@ class _Evaluation:
         for edit in list(edits.values())[:1]:
             self._timed_edit(edit)  # the first call pays for what is set up once
         name = self._arguments["name"]
-        with logging.tqdm(total=total, initial=total - len(edits), desc=f"Editing {name}", unit="edit") as progress:
-            for index, edit in edits.items():
-                yield {"index": index, "source": edit["source"], "target": edit["target"], **self._measure_edit(edit)}
+        options = {"total": total, "initial": total - len(edits), "desc": f"Editing {name}", "unit": "edit"}
+        with logging.tqdm(**options, disable=not is_main_process()) as progress:
+            for row in share_out(self._measure_edit, list(edits.items())):
+                yield row
                 progress.update()
 
-    def _measure_edit(self, edit: dict[str, Any]) -> dict[str, Any]:
+    def _measure_edit(self, indexed: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        index, edit = indexed
         result, milliseconds = self._timed_edit(edit)
-        row = {"success": False, "milliseconds": milliseconds, "bleu": self._bleu.score, "drawdown": 0.0}
+        row = {"index": index, "source": edit["source"], "target": edit["target"], "milliseconds": milliseconds}
+        row |= {"success": False, "bleu": self._bleu.score, "drawdown": 0.0}
         if result is None:
             unknown = dict.fromkeys(("steps", "initial_loss", "loss", "decoded"))
             return {**row, **unknown, "failed": True, "decode_success": False, "changed": 0, "kl": 0.0}

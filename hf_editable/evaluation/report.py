@@ -64,7 +64,8 @@ class EditReport:
         """
         with whole_folder(output_dir) as folder:
             (folder / REPORT_NAME).write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
-            (folder / "report.md").write_text(self._markdown(), encoding="utf-8")
+            title = f"# Edits of {self.summary['name']}"
+            (folder / "report.md").write_text(f"{title}\n\n{self.markdown()}", encoding="utf-8")
             plot_drawdown([self], folder / "drawdown.png")
 
     @classmethod
@@ -83,7 +84,8 @@ class EditReport:
                 f"{os.fspath(output_dir)!r} holds no whole {REPORT_NAME} ({error}). EditReport.save writes one."
             ) from error
 
-    def _markdown(self) -> str:
+    def markdown(self) -> str:
+        """The table of the measures, and a list of how they were taken."""
         summary = self.summary
         versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
         config = ", ".join(f"{name}={value}" for name, value in summary["edit_config"].items() if value is not None)
@@ -97,7 +99,7 @@ class EditReport:
         ]
         if "command" in summary:
             facts.append(f"Command: `{summary['command']}`.")
-        return f"# Edits of {summary['name']}\n\n{format_table([self])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
+        return f"{format_table([self])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
 
 
 def format_table(reports: Sequence[EditReport]) -> str:

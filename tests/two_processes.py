@@ -1,0 +1,76 @@
+"""What tests/test_processes.py starts on two processes: each writes what it saw to seen-<rank>.json."""
+
+import json
+import sys
+from pathlib import Path
+
+import datasets
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from hf_editable import AutoEditableModelForSeq2SeqLM, mine_edits
+from hf_editable.cli import evaluate_edits, prepare_data, train_baseline, train_editable
+from hf_editable.cli import mine_edits as mine_command
+from hf_editable.cli.loading import load_tokenizer
+from hf_editable.processes import is_main_process, on_main, process_state, share_out
+from hf_editable.training_checks import check_whole
+
+
+def count_calls(model, fail_after=None):
+    """Counts the calls of `generate`; the one after `fail_after` fails."""
+    generate, calls = model.generate, []
+
+    def counted(**options):
+        if len(calls) == fail_after:
+            raise MemoryError("full")
+        calls.append(options)
+        return generate(**options)
+
+    model.generate = counted
+    return calls
+
+
+def outcome(function):
+    try:
+        return function()
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+
+def main(folder):
+    settings = json.loads((folder / "settings.json").read_text())
+    sources = datasets.load_from_disk(folder / "sources")
+    tokenizer = load_tokenizer(str(folder / "model"))
+
+    def model():
+        return AutoEditableModelForSeq2SeqLM.from_pretrained(folder / "model")
+
+    codes = [prepare_data.main(settings["prepare"]), mine_command.main(settings["mine"])]
+    codes.append(evaluate_edits.main(settings["evaluate"]))
+    rank = process_state().process_index
+    for script, argv in settings["trainings"]:
+        codes.append({"train_editable": train_editable, "train_baseline": train_baseline}[script].main(argv))
+    seen = {"codes": codes, "main": is_main_process(), "on_main": on_main(lambda: f"of {rank}")}
+    seen["shared"] = list(share_out(lambda job: (job, rank), range(5)))
+    seen["in_memory"] = mine_edits(model(), tokenizer, sources, **settings["options"]).to_list()
+    resuming = model()
+    calls = count_calls(resuming)
+    seen["resumed"] = mine_edits(
+        resuming, tokenizer, sources, output_dir=folder / "half", **settings["options"]
+    ).to_list()
+    seen["calls"] = len(calls)
+    split = model()
+    weight = split.get_decoder().layers[-1].fc1
+    weight.weight = torch.nn.Parameter(distribute_tensor(weight.weight, init_device_mesh("cpu", (2,)), [Shard(0)]))
+    seen["split"] = outcome(lambda: check_whole(split, 0))
+    failing = model()
+    count_calls(failing, fail_after=2 if rank == 1 else None)
+    seen["failure"] = outcome(
+        lambda: mine_edits(failing, tokenizer, sources, output_dir=folder / "failed", **settings["options"])
+    )
+    (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
