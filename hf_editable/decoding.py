@@ -1,12 +1,13 @@
 """Sources encoded once, sorted by length, and decoded as often as needed with the model's own `generate`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from .errors import EditableValueError
@@ -65,20 +66,25 @@ class _CountedSteps(StoppingCriteria):
 
 
 def beam_search(
-    model: PreTrainedModel, sources: EncodedSources, num_beams: int, max_new_tokens: int, expected: int
+    model: PreTrainedModel,
+    batches: Sequence[EncodedSources],
+    expected: Sequence[int],
+    num_beams: int,
+    max_new_tokens: int,
 ) -> dict[int, list[int]]:
     """
     What `generate` finds by beam search, without letting a few endless translations hold up all others.
 
-    A search that ends before its limit on the length is the same under any higher limit. So the limit is `expected`
-    first; rows that reach it are searched by themselves with `max_new_tokens`, and the rest again without them.
+    A search that ends before its limit on the length is the same under any higher limit. So each batch is searched to
+    its expected length first; the rows of all batches that reach it are searched together with `max_new_tokens`, and
+    the others of their batches again without them.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): the model.
-        sources ([`EncodedSources`]): a batch.
+        batches (`list[EncodedSources]`): the sources.
+        expected (`list[int]`): for each batch, a number of tokens that its translations hardly ever have.
         num_beams (`int`): beam size.
         max_new_tokens (`int`): the most tokens of a translation.
-        expected (`int`): a number of tokens that translations hardly ever have.
 
     Returns:
         `dict[int, list[int]]`: token ids by the sources' indices.
@@ -87,21 +93,52 @@ def beam_search(
     # Some settings look at the limit before it is reached; and without an end token, all translations reach it.
     looks_ahead = settings.early_stopping == "never" or settings.forced_eos_token_id is not None
     bounded = settings.eos_token_id is not None and not looks_ahead
-    limit = min(expected, max_new_tokens) if bounded else max_new_tokens
-    counted = _CountedSteps()
-    output = sources.generate(
-        model, limit, num_beams=num_beams, do_sample=False, stopping_criteria=StoppingCriteriaList([counted])
-    )
-    if limit == max_new_tokens or counted.length <= limit:
-        return dict(zip(sources.indices, output.tolist(), strict=True))
-    ends = torch.as_tensor(settings.eos_token_id, device=output.device)
-    ended = torch.isin(output[:, 1:], ends).any(1)
-    endless, rest = ((~ended).nonzero().flatten().tolist(), ended.nonzero().flatten().tolist())
     found: dict[int, list[int]] = {}
-    for rows, bound in ((endless, max_new_tokens), (rest, expected if endless else max_new_tokens)):
-        if rows:
-            found |= beam_search(model, sources.select(rows), num_beams, max_new_tokens, bound)
+    endless: list[EncodedSources] = []
+    for sources, length in zip(batches, expected, strict=True):
+        limit = min(length, max_new_tokens) if bounded else max_new_tokens
+        while sources.indices:
+            output, reached = _search(model, sources, num_beams, limit)
+            if not reached or limit == max_new_tokens:
+                found.update(zip(sources.indices, output.tolist(), strict=True))
+                break
+            ends = torch.as_tensor(settings.eos_token_id, device=output.device)
+            ended = torch.isin(output[:, 1:], ends).any(1)
+            if bool(ended.all()):
+                limit = max_new_tokens
+            else:
+                endless.append(sources.select((~ended).nonzero().flatten().tolist()))
+                sources = sources.select(ended.nonzero().flatten().tolist())
+    most = max((len(sources.indices) for sources in batches), default=1)
+    for sources in joined(endless, most):
+        output, _ = _search(model, sources, num_beams, max_new_tokens)
+        found.update(zip(sources.indices, output.tolist(), strict=True))
     return found
+
+
+def _search(model: PreTrainedModel, sources: EncodedSources, num_beams: int, limit: int) -> tuple[Tensor, bool]:
+    """The translations of a batch, and whether the search was ended by its limit."""
+    counted = _CountedSteps()
+    criteria = StoppingCriteriaList([counted])
+    output = sources.generate(model, limit, num_beams=num_beams, do_sample=False, stopping_criteria=criteria)
+    return output, counted.length > limit
+
+
+def joined(parts: Sequence[EncodedSources], batch_size: int) -> list[EncodedSources]:
+    """The sources of several batches in as few batches as `batch_size` allows, those of one length together."""
+    rows = [(part, row) for part in parts for row in range(len(part.indices))]
+    rows.sort(key=lambda place: int(place[0].attention_mask[place[1]].sum()))
+    batches = []
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        # Whichever side a row is padded on, its mask goes with it.
+        states = [part.states[row] for part, row in chosen]
+        masks = [part.attention_mask[row] for part, row in chosen]
+        indices = [part.indices[row] for part, row in chosen]
+        batches.append(
+            EncodedSources(indices, pad_sequence(states, batch_first=True), pad_sequence(masks, batch_first=True))
+        )
+    return batches
 
 
 def encode_sources(

@@ -51,6 +51,7 @@ class TranslationEditProblem:
         self._scored = beam_search_tokens(tail.model, self._labels)
         with torch.no_grad():
             self._states = tail.record(*self._source, self._labels)
+        tail.check_exact(self._states)
         self._pairs: dict[int, TrunkStates] = {}
 
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:

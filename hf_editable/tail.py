@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
@@ -69,6 +70,10 @@ class TrunkStates:
             attention_mask=pick(self.attention_mask),
             decoder_input_ids=self.decoder_input_ids[index],
         )
+
+
+# Classes of models whose tail was found to be exact.
+_EXACT: set[type[PreTrainedModel]] = set()
 
 
 class _TrunkDone(Exception):
@@ -196,6 +201,26 @@ class Tail:
         self._replay.call = states.call
         with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
             return self._run(self._tail, states).logits
+
+    @torch.no_grad()
+    def check_exact(self, states: TrunkStates) -> None:
+        """
+        Hold the tail against a full pass of the decoder, once for each class of models in a process.
+
+        Raises:
+            EditableTypeError: if they differ, as in a decoder that does something of its own between its layers.
+        """
+        kind = type(self.model)
+        if kind in _EXACT:
+            return
+        expected = self._run(_shared_copy(self.model, {}), states).logits
+        difference = (self.logits(states) - expected).nan_to_num().abs().max()  # NaN is the editor's to report
+        if difference > 1e-2 * expected.nan_to_num().abs().max():
+            raise EditableTypeError(
+                f"The decoder of {kind.__name__} is more than a list of layers with something before and after it, so "
+                "its last layers alone do not give its predictions, and it cannot be edited. Use another checkpoint."
+            )
+        _EXACT.add(kind)
 
     @contextmanager
     def watch(self) -> Iterator[list[tuple[tuple, dict[str, Any]]]]:

@@ -23,13 +23,17 @@ if [ $# -eq 0 ]; then
     sizes=(--d_model 128 --ffn_dim 256 --num_layers 2 --dropout 0.1 --max_length 64)
     baseline=(--learning_rate 3e-3 --lr_scheduler_type linear --warmup_steps 150 --max_steps 1000
         --max_tokens_per_batch 1024)
-    editable=(--learning_rate 3e-4 --warmup_steps 20 --max_steps 250 --max_tokens_per_batch 1024)
-    mined=500 edits=30 longest=(--max_new_tokens 32)  # the longest reference has 25
+    editable=(--learning_rate 2e-4 --lr_scheduler_type linear --warmup_steps 20 --max_steps 250
+        --max_tokens_per_batch 1024 --edits_per_step 2 --label_smoothing_factor 0.1 --c_edit 3 --c_loc 8
+        --edit_learning_rate 2e-3 --learn_coefficients false)
+    # A model as small as this needs steps of that size; the longest reference has 25 tokens.
+    mined=500 edits=30 evaluation=(--learning_rate 2e-3 --max_new_tokens 32)
 else
     data=("$@") sizes=()
     baseline=(--num_train_epochs 50)
-    editable=(--learning_rate 1e-4 --warmup_steps 200 --max_steps 20000 --max_tokens_per_batch 4096)
-    mined=20000 edits=1000 longest=()
+    editable=(--learning_rate 1e-4 --warmup_steps 200 --max_steps 20000 --max_tokens_per_batch 4096 --edits_per_step 2
+        --c_edit 1 --c_loc 10 --edit_learning_rate 1e-3 --learn_coefficients false)
+    mined=20000 edits=1000 evaluation=(--learning_rate 1e-3)
 fi
 
 step() { echo; echo "== $1"; }
@@ -59,11 +63,12 @@ done
 
 step "Training it to be editable"
 train train_editable editable --logging_steps 25 --model_name_or_path "$run/baseline" \
-    --edits_dir "$run/edits_train" --dropout 0 --c_edit 1 --c_loc 10 "${editable[@]}"
+    --edits_dir "$run/edits_train" --dropout 0 "${editable[@]}"
 
 step "Measuring single edits of both"
 python scripts/evaluate_edits.py --model_name_or_path "$run/baseline" "$run/editable" --names baseline editable \
-    --edits_dir "$run/edits_test" --data_dir "$run/data" --num_edits "$edits" "${longest[@]}" --output_dir "$run/results"
+    --edits_dir "$run/edits_test" --data_dir "$run/data" --num_edits "$edits" "${evaluation[@]}" \
+    --output_dir "$run/results"
 
 step "Correcting one mistake"
 python scripts/edit_translation.py --model_name_or_path "$run/editable" --data_dir "$run/data" \

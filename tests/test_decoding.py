@@ -35,7 +35,7 @@ def test_any_expectation_gives_what_generate_gives(tiny_model, tiny_tokenizer, s
     with frozen(tiny_model):
         whole = sources.generate(tiny_model, 30, num_beams=3, do_sample=False)
         monkeypatch.setattr(EncodedSources, "generate", counted)
-        parts = beam_search(tiny_model, sources, 3, 30, expected)
+        parts = beam_search(tiny_model, [sources], [expected], 3, 30)
     pad = tiny_tokenizer.pad_token_id
     assert sorted(parts) == sources.indices
     for index, ids in enumerate(whole.tolist()):
@@ -51,4 +51,32 @@ def test_settings_that_look_ahead_are_searched_at_once(tiny_model, sources, sett
         setattr(tiny_model.generation_config, name, value)
     with frozen(tiny_model):
         whole = sources.generate(tiny_model, 30, num_beams=3, do_sample=False)
-        assert list(beam_search(tiny_model, sources, 3, 30, 3).values()) == whole.tolist()
+        assert list(beam_search(tiny_model, [sources], [3], 3, 30).values()) == whole.tolist()
+
+
+def test_endless_translations_of_all_batches_are_searched_together(tiny_model, tiny_tokenizer, sources, monkeypatch):
+    sizes = []
+    generate = EncodedSources.generate
+
+    def counted(self, model, max_new_tokens, **options):
+        sizes.append((len(self.indices), max_new_tokens))
+        return generate(self, model, max_new_tokens, **options)
+
+    with frozen(tiny_model):
+        whole = sources.generate(tiny_model, 30, num_beams=3, do_sample=False)
+        # Batches of unlike lengths, as `joined` pads them.
+        order = sorted(range(24), key=lambda row: int(sources.attention_mask[row].sum()))
+        parts = [sources.select(order[start : start + 8]) for start in (0, 8, 16)]
+        longest = [int(part.attention_mask.sum(1).max()) for part in parts]
+        parts = [
+            EncodedSources(part.indices, part.states[:, :length], part.attention_mask[:, :length])
+            for part, length in zip(parts, longest, strict=True)
+        ]
+        monkeypatch.setattr(EncodedSources, "generate", counted)
+        found = beam_search(tiny_model, parts, [20, 20, 20], 3, 30)
+    pad = tiny_tokenizer.pad_token_id
+    for index, ids in enumerate(whole.tolist()):
+        assert trimmed(found[index], pad) == trimmed(ids, pad)
+    long = [size for size, limit in sizes if limit == 30]
+    endless = sum(len(trimmed(ids, pad)) > 20 for ids in whole.tolist())
+    assert longest[0] < longest[2] and sum(long) >= endless > 0 and max(long) > 1

@@ -7,6 +7,7 @@ from torch.func import functional_call
 from transformers import BertConfig, BertModel
 
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditableTypeError, EditableValueError, EditConfig
+from hf_editable import tail as tail_module
 from hf_editable.families import decoder_inputs
 from hf_editable.tail import Tail, find_decoder_layers
 
@@ -145,3 +146,21 @@ def test_adapters_are_refused_until_they_are_merged():
     model.add_adapter(config)
     with pytest.raises(EditableTypeError, match="MarianMTModel has adapters"):
         AutoEditableModelForSeq2SeqLM.from_model(model)
+
+
+def test_a_decoder_whose_layers_are_not_all_of_it_is_refused(tiny_model, tiny_batch, monkeypatch):
+    monkeypatch.setattr(tail_module, "_EXACT", set())
+    decoder = type(tiny_model.get_decoder())
+    plain_forward = decoder.forward
+
+    def forward(self, *args, **kwargs):
+        outputs = plain_forward(self, *args, **kwargs)
+        outputs.last_hidden_state = outputs.last_hidden_state + 0.5 * len(self.layers)
+        return outputs
+
+    edit = {name.removeprefix("edit_"): tensor[:1] for name, tensor in tiny_batch.items() if name.startswith("edit_")}
+    monkeypatch.setattr(decoder, "forward", forward)
+    with pytest.raises(EditableTypeError, match="EditableMarianMTModel is more than a list of layers"):
+        tiny_model.edit(**edit)
+    monkeypatch.setattr(decoder, "forward", plain_forward)
+    assert tiny_model.edit(**edit).steps > 0

@@ -60,16 +60,14 @@ class EncodedTestSet:
             sources_of = EncodedSources(indices, states.encoder_states, batch["attention_mask"])
             self._batches.append((sources_of, batch["labels"], states))
             # Far more than what they translate to, or are.
-            self._expected.append(2 * max(lengths[index] for index in indices) + 16)
+            self._expected.append(3 * max(lengths[index] for index in indices) // 2 + 10)
 
     def translate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
         """Translations by beam search, in the order of the pairs."""
-        texts: dict[int, str] = {}
-        for (sources, _, _), expected in zip(self._batches, self._expected, strict=True):
-            output = beam_search(model, sources, num_beams, max_new_tokens, expected)
-            decoded = self._tokenizer.batch_decode(list(output.values()), skip_special_tokens=True)
-            texts.update(zip(output, decoded, strict=True))
-        return [texts[index] for index in range(len(texts))]
+        batches = [sources for sources, _, _ in self._batches]
+        output = beam_search(model, batches, self._expected, num_beams, max_new_tokens)
+        texts = self._tokenizer.batch_decode([output[index] for index in range(len(output))], skip_special_tokens=True)
+        return list(texts)
 
     def divergence(self, tail: Tail, parameters: Mapping[str, Tensor]) -> float:
         """`KL(model || model with the parameters)` in nats, averaged over the tokens of all references."""
