@@ -20,7 +20,7 @@ from hf_editable import (
 from hf_editable.cli.evaluate_edits import main
 from hf_editable.evaluation import drawdown, format_table, plot_drawdown
 from hf_editable.evaluation.bleu import CorpusBleu
-from hf_editable.evaluation.report import bootstrap_interval
+from hf_editable.evaluation.report import bootstrap_interval, drawdown_range
 
 
 TIMES = ("milliseconds", "milliseconds_mean", "milliseconds_median")
@@ -330,3 +330,11 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path, cap
     ):
         assert main([*argv, *options]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_few_large_drawdowns_do_not_take_the_whole_picture():
+    many = np.linspace(-0.5, 1.5, 100)
+    assert drawdown_range(many) == (-0.5, 1.5, 1.5)
+    low, most, high = drawdown_range(np.append(many, 23.0))
+    assert (low, most) == (-0.5, 23.0) and 1.4 < high < 2
+    assert drawdown_range(np.zeros(3)) == (0.0, 0.0, 0.01)

@@ -168,19 +168,22 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
     except ImportError:
         logger.warning("matplotlib is not installed, so there is no picture: pip install hf_editable[plots]")
         return
-    values = [[row["drawdown"] for row in report.rows] for report in reports]
-    everything = np.concatenate([*values, [0.0]])
+    values = [np.array([row["drawdown"] for row in report.rows]) for report in reports]
+    low, most, high = drawdown_range(
+        np.concatenate([*values, *(report.summary["drawdown_interval"] for report in reports)])
+    )
     # Square-root rule, on the largest report; all share the edges, so that heights compare.
     count = min(40, max(8, math.ceil(math.sqrt(max(map(len, values)))) * 2))
-    edges = np.linspace(everything.min(), max(everything.max(), everything.min() + 0.01), count + 1)
+    edges = np.linspace(low, high, count + 1)
     figure = Figure(figsize=(8, 4.5 + 0.35 * len(reports)), layout="constrained")
     FigureCanvasAgg(figure)  # no global state, no display
     strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=[0.35 * len(reports) + 0.15, 4])
     for position, (report, drawdowns) in enumerate(zip(reports, values, strict=True)):
         color, mean, interval = f"C{position}", report.summary["drawdown"], report.summary["drawdown_interval"]
         share = np.full(len(drawdowns), 100 / len(drawdowns))
-        axes.hist(drawdowns, edges, weights=share, histtype="stepfilled", color=color, alpha=0.3)
-        axes.hist(drawdowns, edges, weights=share, histtype="step", color=color, linewidth=1.5)
+        shown = drawdowns.clip(max=high)
+        axes.hist(shown, edges, weights=share, histtype="stepfilled", color=color, alpha=0.3)
+        axes.hist(shown, edges, weights=share, histtype="step", color=color, linewidth=1.5)
         axes.axvline(mean, color=color, linestyle="--", linewidth=1.2)
         strip.plot(interval, [-position] * 2, color=color, linewidth=9, alpha=0.4, solid_capstyle="butt")
         strip.plot(
@@ -193,8 +196,26 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
     strip.spines[["left", "bottom"]].set_visible(False)
     strip.tick_params(bottom=False)
     figure.legend(*strip.get_legend_handles_labels(), loc="outside upper left", frameon=False)
-    axes.set(xlabel="BLEU drawdown of an edit (right of 0: the test set got worse)", ylabel="Edits (%)")
+    beyond = f"; the last bar: {edges[-2]:.1f} to {most:.1f}" if most > high else ""
+    axes.set(xlabel=f"BLEU drawdown of an edit (right of 0: the test set got worse{beyond})", ylabel="Edits (%)")
     figure.savefig(path, dpi=150)
+
+
+def drawdown_range(values: np.ndarray) -> tuple[float, float, float]:
+    """
+    What a picture of drawdowns has to show.
+
+    Args:
+        values (`np.ndarray` of shape `(values,)`): drawdowns, in BLEU.
+
+    Returns:
+        `tuple`: the least and the greatest value, 0 among them, and where the axis ends: at the greatest, or at 1.1
+        times the 98th percentile if what is beyond that would take more than half of it.
+    """
+    low, most = min(0.0, values.min()), max(0.0, values.max())
+    high = max(0.0, np.percentile(values, 98)) * 1.1
+    high = most if most - low < 2 * (high - low) else high
+    return low, most, max(high, low + 0.01)
 
 
 def _in_words(report: EditReport) -> str:
