@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import EditableValueError
-from .families import max_positions, target_tokens
+from .families import max_positions, target_tokens, without_start
 from .scoring import PADDING
 
 
@@ -49,6 +49,15 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
         self.max_source_length = max_source_length or longest_input(tokenizer, model, "encoder")
         self.max_target_length = max_target_length or longest_input(tokenizer, model, "decoder")
         self.num_alternatives = num_alternatives
+
+    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> dict[str, Tensor]:
+        """A base batch of rows with `input_ids` and `labels`; see [`~transformers.DataCollatorForSeq2Seq`]."""
+        if self.model is not None:
+            features = [
+                {**row, "labels": without_start(self.model.config, list(row["labels"]))} if "labels" in row else row
+                for row in features
+            ]
+        return super().__call__(features, return_tensors)
 
     def collate_edits(self, rows: Iterable[dict[str, Any]]) -> dict[str, Tensor]:
         """

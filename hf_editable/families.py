@@ -158,6 +158,12 @@ def beam_search_tokens(model: PreTrainedModel, labels: Tensor) -> tuple[Tensor, 
     return scored, lengths
 
 
+def without_start(config: PreTrainedConfig, ids: list[int]) -> list[int]:
+    """Labels without the decoder's start token, which the tokenizers of some families put before them."""
+    doubled = config.model_type in TARGETS_WITH_START and ids[:1] == [config.decoder_start_token_id]
+    return ids[1:] if doubled else ids
+
+
 def target_tokens(model: PreTrainedModel, ids: list[int], text: str) -> list[int]:
     """
     The tokens of a target that the model is to generate, out of those that its tokenizer gives.
@@ -170,8 +176,7 @@ def target_tokens(model: PreTrainedModel, ids: list[int], text: str) -> list[int
     Raises:
         EditableValueError: if the target is encoded for another language than the one the model is set to generate.
     """
-    if model.config.model_type in TARGETS_WITH_START and ids[0] == model.config.decoder_start_token_id:
-        ids = ids[1:]
+    ids = without_start(model.config, ids)
     settings = getattr(model, "generation_config", None)
     forced = getattr(settings, "forced_bos_token_id", None)
     if forced is not None and ids[0] != forced:

@@ -14,6 +14,7 @@ from hf_editable import (
     TranslationEditor,
     set_languages,
 )
+from hf_editable.families import decoder_inputs
 
 
 PIECES = ["▁der", "▁hund", "▁rennt", "▁the", "▁dog", "▁runs", "▁walks"]
@@ -120,3 +121,15 @@ def test_the_commands_take_languages(tmp_path, capsys):
     assert "wanted: the dog" in capsys.readouterr().out
     assert main([*argv, "--source_lang", "deu_Latn", "--target_lang", "klingon"]) == 2
     assert "knows no language 'klingon'" in capsys.readouterr().err
+
+
+def test_base_batches_do_not_start_twice():
+    tokenizer = tokenizer_of("seamless_m4t")
+    model = model_of("seamless_m4t", tokenizer)
+    ids = tokenizer(text_target="the dog").input_ids
+    assert ids[0] == model.config.decoder_start_token_id  # or there is nothing to test
+    batch = DataCollatorForEditableSeq2Seq(tokenizer, model)([{"input_ids": [5, 6], "labels": ids}])
+    assert batch["labels"].tolist() == [ids[1:]]
+    assert decoder_inputs(model, batch["labels"]).tolist() == [ids[:-1]]
+    other = DataCollatorForEditableSeq2Seq(tokenizer, model_of("m2m_100", tokenizer))
+    assert other([{"input_ids": [5, 6], "labels": ids}])["labels"].tolist() == [ids]
