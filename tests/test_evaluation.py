@@ -19,7 +19,7 @@ from hf_editable import (
 )
 from hf_editable.cli.evaluate_edits import main
 from hf_editable.evaluation import drawdown, format_table, plot_drawdown
-from hf_editable.evaluation.bleu import CorpusBleu
+from hf_editable.evaluation.bleu import CorpusBleu, CorpusChrf
 from hf_editable.evaluation.report import bootstrap_interval, drawdown_range
 
 
@@ -68,6 +68,12 @@ def test_kept_counts_give_the_bleu_of_sacrebleu():
         metric = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase)
         metric.corpus_score(first, [references])
         assert bleu.signature == str(metric.get_signature())
+    for lowercase in (False, True):
+        chrf = CorpusChrf(references, first, lowercase)
+        metric = sacrebleu.CHRF(lowercase=lowercase)
+        assert chrf.score == metric.corpus_score(first, [references]).score
+        assert chrf.score_of(second) == metric.corpus_score(second, [references]).score
+        assert chrf.signature == str(metric.get_signature())
     with pytest.raises(EditableValueError, match="bleu_tokenize='moses': choose one of"):
         CorpusBleu(references, first, "moses")
 
@@ -98,14 +104,17 @@ def plain_evaluation(model, tokenizer, edit, test_set):
         "result": result,
         "texts": texts,
         "bleu": bleu,
+        "chrf": sacrebleu.corpus_chrf(texts, [test_set["target"][:]]).score,
         "kl": kl / tokens,
         "decoded": translate(edited, edit["source"]),
     }
 
 
-def test_rows_equal_a_plain_evaluation(evaluate, tiny_model, tiny_tokenizer, tiny_edits, test_set):
+def test_rows_equal_a_plain_evaluation(evaluate, tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path):
     before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
-    report = evaluate()
+    report = evaluate(output_dir=tmp_path)
+    _, *lines = (tmp_path / "rows.jsonl").read_text().splitlines()
+    changes = {row["index"]: row["changes"] for row in map(json.loads, lines)}
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny_model.state_dict().items())
     unedited = [
         tiny_tokenizer.decode(
@@ -118,6 +127,8 @@ def test_rows_equal_a_plain_evaluation(evaluate, tiny_model, tiny_tokenizer, tin
     ]
     base = sacrebleu.corpus_bleu(unedited, [test_set["target"][:]], tokenize="none").score
     assert report.summary["bleu"] == base
+    base_chrf = sacrebleu.corpus_chrf(unedited, [test_set["target"][:]]).score
+    assert report.summary["chrf"] == base_chrf
     assert sum(row["changed"] for row in report.rows) > 0
     for row, edit in zip(report.rows, tiny_edits, strict=False):
         plain = plain_evaluation(tiny_model, tiny_tokenizer, edit, test_set)
@@ -133,7 +144,10 @@ def test_rows_equal_a_plain_evaluation(evaluate, tiny_model, tiny_tokenizer, tin
             base - plain["bleu"],
             plain["decoded"],
         )
-        assert row["changed"] == sum(new != old for new, old in zip(plain["texts"], unedited, strict=True))
+        pairs = list(zip(unedited, plain["texts"], strict=True))
+        expected = [[index, old, new] for index, (old, new) in enumerate(pairs) if old != new]
+        assert changes[row["index"]] == expected and row["changed"] == len(expected) and "changes" not in row
+        assert (row["chrf"], row["chrf_drawdown"]) == (plain["chrf"], base_chrf - plain["chrf"])
         assert row["kl"] == pytest.approx(plain["kl"], rel=1e-4)
         assert row["decode_success"] == (plain["decoded"] == edit["target"]) and row["milliseconds"] > 0
 

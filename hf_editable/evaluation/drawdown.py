@@ -25,7 +25,7 @@ from ..mining import choose
 from ..modeling import EditableMixin, EditResult
 from ..processes import is_main_process, on_main, share_out
 from ..tail import Tail
-from .bleu import CorpusBleu
+from .bleu import CorpusBleu, CorpusChrf
 from .report import REPORT_NAME, EditReport, bootstrap_interval
 from .test_set import EncodedTestSet
 
@@ -78,7 +78,8 @@ def evaluate_edits(
             The most tokens of a translation; `None` takes the model's generation settings, or 256 without any.
         output_dir (`str`, *optional*):
             Folder for `report.json`, `report.md` and `drawdown.png`, and for what is finished meanwhile: a second
-            call with the same arguments goes on where the first one ended, or returns its result.
+            call with the same arguments goes on where the first one ended, or returns its result. Its `rows.jsonl`
+            also says of each edit which translations changed: their numbers, and what they were and became.
         seed (`int`, *optional*, defaults to `0`): of the choices at random and of the bootstrap.
         bleu_tokenize (`str`, *optional*, defaults to `"13a"`):
             sacrebleu's tokenizer; `"none"` where the translations are tokenized text.
@@ -135,7 +136,7 @@ def evaluate_edits(
         rows[row["index"]] = row
         if journal is not None:
             journal.append([row])
-    ordered = [rows[index] for index in chosen]
+    ordered = [{key: value for key, value in rows[index].items() if key != "changes"} for index in chosen]
     report = EditReport(summary=evaluation.summary(ordered), rows=ordered)
     if output_dir is not None:
         on_main(lambda: report.save(output_dir))
@@ -179,6 +180,7 @@ class _Evaluation:
             translations = self._test_set.translate(model, **self._decoding)
         references = [sentence["target"] for sentence in sentences]
         self._bleu = CorpusBleu(references, translations, arguments["bleu_tokenize"], arguments["lowercase"])
+        self._chrf = CorpusChrf(references, translations, arguments["lowercase"])
 
     def measure(self, edits: _Edits, total: int) -> Iterator[dict[str, Any]]:
         """One row for each edit; `total` counts those of an earlier run too."""
@@ -198,6 +200,7 @@ class _Evaluation:
         result, milliseconds = self._timed_edit(edit)
         row = {"index": index, "source": edit["source"], "target": edit["target"], "milliseconds": milliseconds}
         row |= {"success": False, "bleu": self._bleu.score, "drawdown": 0.0}
+        row |= {"chrf": self._chrf.score, "chrf_drawdown": 0.0, "changes": []}
         if result is None:
             unknown = dict.fromkeys(("steps", "initial_loss", "loss", "decoded"))
             return {**row, **unknown, "failed": True, "decode_success": False, "changed": 0, "kl": 0.0}
@@ -206,10 +209,12 @@ class _Evaluation:
             translations = self._test_set.translate(self._model, **self._decoding)
         with frozen(self._model):
             divergence = self._test_set.divergence(self._tail, result.patch.tensors)
-        row["bleu"] = self._bleu.score_of(translations)
+        row |= {"bleu": self._bleu.score_of(translations), "chrf": self._chrf.score_of(translations)}
+        changed = self._bleu.changed(translations)
         return {
             **row,
             "drawdown": self._bleu.score - row["bleu"],
+            "chrf_drawdown": self._chrf.score - row["chrf"],
             "success": result.success,
             "steps": result.steps,
             "initial_loss": result.initial_loss,
@@ -217,7 +222,8 @@ class _Evaluation:
             "failed": False,
             "decoded": decoded,
             "decode_success": decoded.strip() == edit["target"].strip(),
-            "changed": len(self._bleu.changed(translations)),
+            "changed": len(changed),
+            "changes": [[index, self._bleu.translations[index], translations[index]] for index in changed],
             "kl": divergence,
         }
 
@@ -260,6 +266,12 @@ class _Evaluation:
             "bleu_signature": self._bleu.signature,
             "drawdown": mean("drawdown"),
             "drawdown_interval": list(bootstrap_interval(drawdowns, arguments["seed"])),
+            "chrf": self._chrf.score,
+            "chrf_signature": self._chrf.signature,
+            "chrf_drawdown": mean("chrf_drawdown"),
+            "chrf_drawdown_interval": list(
+                bootstrap_interval([row["chrf_drawdown"] for row in rows], arguments["seed"])
+            ),
             "mean_absolute_difference": statistics.fmean(map(abs, drawdowns)),
             "success_rate": mean("success"),
             "decode_success_rate": mean("decode_success"),

@@ -89,10 +89,13 @@ class EditReport:
         summary = self.summary
         versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
         config = ", ".join(f"{name}={value}" for name, value in summary["edit_config"].items() if value is not None)
+        low, high = summary["chrf_drawdown_interval"]
         facts = [
             f"Edits: {summary['num_edits']}, of which {summary['failed_edits']} ended in a value that is not finite.",
             f"Test set: {summary['num_test']} sentences, beam {summary['num_beams']}, decoded anew after every edit.",
             f"BLEU: `{summary['bleu_signature']}`. Mean absolute change: {summary['mean_absolute_difference']:.3f}.",
+            f"chrF: {summary['chrf']:.2f}, drawdown {summary['chrf_drawdown']:.2f} [{low:.2f}, {high:.2f}], "
+            f"`{summary['chrf_signature']}`.",
             f"Edits are scored with length penalty {summary['length_penalty']:g}: {config}.",
             f"Interval: bootstrap over edits, {BOOTSTRAP_RESAMPLES:,} resamples, seed {summary['seed']}.",
             f"Machine: {summary['machine']}. Versions: {versions}.",
