@@ -46,8 +46,10 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
         pad_to_multiple_of: int | None = None,
     ):
         super().__init__(tokenizer, model=model, label_pad_token_id=PADDING, pad_to_multiple_of=pad_to_multiple_of)
-        self.max_source_length = max_source_length or longest_input(tokenizer, model, "encoder")
-        self.max_target_length = max_target_length or longest_input(tokenizer, model, "decoder")
+        limits = {"encoder": max_source_length, "decoder": max_target_length}
+        self.max_source_length, self.max_target_length = (
+            longest_input(tokenizer, model, side) if limit is None else limit for side, limit in limits.items()
+        )
         self.num_alternatives = num_alternatives
 
     def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> dict[str, Tensor]:

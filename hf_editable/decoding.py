@@ -110,7 +110,7 @@ def beam_search(
                 endless.append(sources.select((~ended).nonzero().flatten().tolist()))
                 sources = sources.select(ended.nonzero().flatten().tolist())
     most = max((len(sources.indices) for sources in batches), default=1)
-    for sources in joined(endless, most):
+    for sources in _joined(endless, most):
         output, _ = _search(model, sources, num_beams, max_new_tokens)
         found.update(zip(sources.indices, output.tolist(), strict=True))
     return found
@@ -124,7 +124,7 @@ def _search(model: PreTrainedModel, sources: EncodedSources, num_beams: int, lim
     return output, counted.length > limit
 
 
-def joined(parts: Sequence[EncodedSources], batch_size: int) -> list[EncodedSources]:
+def _joined(parts: Sequence[EncodedSources], batch_size: int) -> list[EncodedSources]:
     """The sources of several batches in as few batches as `batch_size` allows, those of one length together."""
     rows = [(part, row) for part in parts for row in range(len(part.indices))]
     rows.sort(key=lambda place: int(place[0].attention_mask[place[1]].sum()))

@@ -72,8 +72,8 @@ class TrunkStates:
         )
 
 
-# Classes of models whose tail was found to be exact.
-_EXACT: set[type[PreTrainedModel]] = set()
+# Classes of models and their decoders whose tail was found to be exact.
+_EXACT: set[tuple[type[nn.Module], type[nn.Module]]] = set()
 
 
 class _TrunkDone(Exception):
@@ -205,20 +205,22 @@ class Tail:
     @torch.no_grad()
     def check_exact(self, states: TrunkStates) -> None:
         """
-        Hold the tail against a full pass of the decoder, once for each class of models in a process.
+        Hold the tail against a full pass of the decoder, once for each class of models and decoders in a process.
 
         Raises:
             EditableTypeError: if they differ, as in a decoder that does something of its own between its layers.
         """
-        kind = type(self.model)
+        # An EncoderDecoderModel has any decoder.
+        kind = (type(self.model), type(self.model.get_decoder()))
         if kind in _EXACT:
             return
         expected = self._run(_shared_copy(self.model, {}), states).logits
         difference = (self.logits(states) - expected).nan_to_num().abs().max()  # NaN is the editor's to report
         if difference > 1e-2 * expected.nan_to_num().abs().max():
             raise EditableTypeError(
-                f"The decoder of {kind.__name__} is more than a list of layers with something before and after it, so "
-                "its last layers alone do not give its predictions, and it cannot be edited. Use another checkpoint."
+                f"The decoder of {type(self.model).__name__} is more than a list of layers with something before and "
+                "after it, so its last layers alone do not give its predictions, and it cannot be edited. Use another "
+                "checkpoint."
             )
         _EXACT.add(kind)
 

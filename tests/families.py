@@ -88,20 +88,12 @@ GEMMA_LIKE = {
     **{name: TOKENS[name] for name in ("bos_token_id", "pad_token_id", "eos_token_id")},
 }
 SEAMLESS_LIKE = {
-    "vocab_size": VOCABULARY,
+    **{name: value for name, value in BART_LIKE.items() if name not in ("d_model", "init_std")},
     "hidden_size": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 3,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "decoder_ffn_dim": 32,
-    "max_position_embeddings": 32,
     # The speech parts, which text-to-text models do not have, but whose sizes must be consistent.
     "speech_encoder_layers": 1,
     "speech_encoder_attention_heads": 2,
     "speech_encoder_intermediate_size": 32,
-    **TOKENS,
 }
 
 

@@ -19,22 +19,29 @@ def sources(tiny_model, tiny_tokenizer, tiny_pairs):
         return encode_sources(tiny_model, tiny_tokenizer, encoded, list(range(len(encoded))))
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """The rows and the limit of every search."""
+    seen = []
+    generate = EncodedSources.generate
+
+    def counted(self, model, max_new_tokens, **options):
+        seen.append((len(self.indices), max_new_tokens))
+        return generate(self, model, max_new_tokens, **options)
+
+    monkeypatch.setattr(EncodedSources, "generate", counted)
+    return seen
+
+
 def trimmed(ids, pad):
     return [token for token in ids if token != pad]
 
 
 @pytest.mark.parametrize("expected", [1, 3, 8, 20, 30])
-def test_any_expectation_gives_what_generate_gives(tiny_model, tiny_tokenizer, sources, expected, monkeypatch):
-    limits = []
-    generate = EncodedSources.generate
-
-    def counted(self, model, max_new_tokens, **options):
-        limits.append((len(self.indices), max_new_tokens))
-        return generate(self, model, max_new_tokens, **options)
-
+def test_any_expectation_gives_what_generate_gives(tiny_model, tiny_tokenizer, sources, expected, calls):
     with frozen(tiny_model):
         whole = sources.generate(tiny_model, 30, num_beams=3, do_sample=False)
-        monkeypatch.setattr(EncodedSources, "generate", counted)
+        calls.clear()
         parts = beam_search(tiny_model, [sources], [expected], 3, 30)
     pad = tiny_tokenizer.pad_token_id
     assert sorted(parts) == sources.indices
@@ -42,7 +49,7 @@ def test_any_expectation_gives_what_generate_gives(tiny_model, tiny_tokenizer, s
         assert trimmed(parts[index], pad) == trimmed(ids, pad)
     lengths = [len(trimmed(ids, pad)) for ids in whole.tolist()]
     assert min(lengths) < 10 and max(lengths) > 25  # some end soon, some run on
-    assert len(limits) == 1 if expected == 30 else (len(limits) > 1 and limits[0] == (24, expected))
+    assert len(calls) == 1 if expected == 30 else (len(calls) > 1 and calls[0] == (24, expected))
 
 
 @pytest.mark.parametrize("setting", [{"early_stopping": "never"}, {"forced_eos_token_id": 2}])
@@ -54,17 +61,10 @@ def test_settings_that_look_ahead_are_searched_at_once(tiny_model, sources, sett
         assert list(beam_search(tiny_model, [sources], [3], 3, 30).values()) == whole.tolist()
 
 
-def test_endless_translations_of_all_batches_are_searched_together(tiny_model, tiny_tokenizer, sources, monkeypatch):
-    sizes = []
-    generate = EncodedSources.generate
-
-    def counted(self, model, max_new_tokens, **options):
-        sizes.append((len(self.indices), max_new_tokens))
-        return generate(self, model, max_new_tokens, **options)
-
+def test_endless_translations_of_all_batches_are_searched_together(tiny_model, tiny_tokenizer, sources, calls):
     with frozen(tiny_model):
         whole = sources.generate(tiny_model, 30, num_beams=3, do_sample=False)
-        # Batches of unlike lengths, as `joined` pads them.
+        # Batches of unlike lengths, as `_joined` pads them.
         order = sorted(range(24), key=lambda row: int(sources.attention_mask[row].sum()))
         parts = [sources.select(order[start : start + 8]) for start in (0, 8, 16)]
         longest = [int(part.attention_mask.sum(1).max()) for part in parts]
@@ -72,11 +72,11 @@ def test_endless_translations_of_all_batches_are_searched_together(tiny_model, t
             EncodedSources(part.indices, part.states[:, :length], part.attention_mask[:, :length])
             for part, length in zip(parts, longest, strict=True)
         ]
-        monkeypatch.setattr(EncodedSources, "generate", counted)
+        calls.clear()
         found = beam_search(tiny_model, parts, [20, 20, 20], 3, 30)
     pad = tiny_tokenizer.pad_token_id
     for index, ids in enumerate(whole.tolist()):
         assert trimmed(found[index], pad) == trimmed(ids, pad)
-    long = [size for size, limit in sizes if limit == 30]
+    long = [size for size, limit in calls if limit == 30]
     endless = sum(len(trimmed(ids, pad)) > 20 for ids in whole.tolist())
     assert longest[0] < longest[2] and sum(long) >= endless > 0 and max(long) > 1

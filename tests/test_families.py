@@ -133,6 +133,14 @@ def test_the_decoder_cannot_see_the_token_it_predicts(family):
 
 
 @every_family
+def test_labels_are_left_alone(family):
+    _, _, labels = batch()
+    before = labels.clone()
+    decoder_inputs(families.build(family), labels)
+    assert torch.equal(labels, before) and (labels == -100).any()
+
+
+@every_family
 def test_edit_succeeds(family):
     model = editable(family)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
