@@ -110,7 +110,7 @@ class EditConfig:
 
     def __post_init__(self):
         for name, kind in (("optimizer", EditOptimizer), ("base_loss", BaseLoss)):
-            object.__setattr__(self, name, _choice(kind, name, getattr(self, name)))
+            object.__setattr__(self, name, choice(kind, name, getattr(self, name)))
         smallest_momentum = 0.1 if self.optimizer == EditOptimizer.ADAM.value else 0.0
         self._check_number("learning_rate", self.learning_rate > 0, "a number above 0, such as 1e-3")
         self._check_number("epsilon", self.epsilon > 0, "a number above 0, such as 1e-6")
@@ -161,7 +161,13 @@ class EditConfig:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
-def _choice(kind: type[ExplicitEnum], name: str, value: str) -> str:
+def choice(kind: type[ExplicitEnum], name: str, value: str) -> str:
+    """
+    The plain string of one of the members of `kind`; `name` is what is being chosen.
+
+    Raises:
+        EditableValueError: if there is no such member.
+    """
     try:
         return kind(value).value
     except ValueError as error:

@@ -1,7 +1,8 @@
 """Edits to train and to measure with, mined from the model itself: no human writes a wrong translation.
 
 For each source, the alternatives are the model's most likely translations, and the target is one that it samples
-(paper, section 4.3). Neither uses a reference, so monolingual text is enough.
+(paper, section 4.3). Neither uses a reference, so monolingual text is enough. Where there are references, they can be
+the targets instead: corrections of what the model gets wrong.
 """
 
 import dataclasses
@@ -17,9 +18,10 @@ import torch
 from datasets import Dataset, Features, List, Value, load_from_disk
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import ExplicitEnum, logging
 
 from .collator import longest_input
+from .configuration import choice
 from .decoding import batches_by_length, check_count, encode_sources, frozen, resolve_max_new_tokens
 from .errors import EditableFileError, EditableTypeError, EditableValueError
 from .files import check_folder, whole_folder
@@ -34,6 +36,13 @@ JOURNAL_NAME = "mined.jsonl"
 _FEATURES = Features({"source": Value("string"), "target": Value("string"), "alternatives": List(Value("string"))})
 
 
+class EditTargets(ExplicitEnum):
+    """What mined edits make the model say: a translation that it samples (paper, section 4.3), or the reference."""
+
+    SAMPLED = "sampled"
+    REFERENCES = "references"
+
+
 @dataclass
 class MiningCounts:
     """
@@ -43,9 +52,10 @@ class MiningCounts:
         sources (`int`): sources looked at.
         empty_sources (`int`): left out: nothing in them.
         long_sources (`int`): left out: more tokens than the model takes.
-        empty_targets (`int`): left out: the sampled target is empty.
-        unknown_targets (`int`):
-            left out: the sampled target, read as text again, has unknown tokens.
+        empty_targets (`int`): left out: the target is empty.
+        long_targets (`int`): left out: the target, read as text again, has more tokens than the model takes.
+        unknown_targets (`int`): left out: the target, read as text again, has unknown tokens.
+        correct_translations (`int`): left out: the most likely translation already is the reference.
         without_alternatives (`int`): left out: no alternative was left.
         edits (`int`): the sources that were not left out.
         empty_alternatives (`int`): alternatives dropped from edits: empty.
@@ -57,7 +67,9 @@ class MiningCounts:
     empty_sources: int = 0
     long_sources: int = 0
     empty_targets: int = 0
+    long_targets: int = 0
     unknown_targets: int = 0
+    correct_translations: int = 0
     without_alternatives: int = 0
     edits: int = 0
     empty_alternatives: int = 0
@@ -106,13 +118,17 @@ def mine_edits(
     seed: int = 0,
     output_dir: str | os.PathLike | None = None,
     source_column: str = "source",
+    targets: str = "sampled",
+    target_column: str = "target",
 ) -> Dataset:
     """
-    Mine edits from sources: the model's most likely translations, and one to prefer to them, sampled from it.
+    Mine edits from sources: the model's most likely translations, and one to prefer to them: sampled from it, or the
+    reference.
 
     Alternatives are the result of beam search with as many beams, ranked by the model's own length penalty. Those
     that are empty, repeat another or equal the target are left out, and so are sources that no usable edit comes
-    from; [`MiningCounts`] are logged.
+    from; [`MiningCounts`] are logged. With references, so are the sources whose most likely translation already is
+    the reference: what is left are corrections.
 
     On the processes of `accelerate launch`, all of which must call this, the batches are dealt out. They are the same
     batches on any number of processes, so the result is too, and a run can go on with another number of them.
@@ -122,17 +138,20 @@ def mine_edits(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         dataset ([`~datasets.Dataset`]): sources.
         num_alternatives (`int`, *optional*, defaults to `32`): translations of each source to outrank (the paper's k).
-        temperature (`float`, *optional*, defaults to `1.2`): of the sampled target, over the whole vocabulary.
+        temperature (`float`, *optional*, defaults to `1.2`): of a sampled target, over the whole vocabulary.
         batch_size (`int`, *optional*, defaults to `8`): sources decoded at once, each with `num_alternatives` beams.
         num_edits (`int`, *optional*):
             How many sources to mine, chosen at random; `None` takes all. A few may give no edit.
         max_new_tokens (`int`, *optional*):
             The most tokens of a translation; `None` takes the model's generation settings, or 256 without any.
-        seed (`int`, *optional*, defaults to `0`): of the choice of sources, and of each source's target.
+        seed (`int`, *optional*, defaults to `0`): of the choice of sources, and of each source's sampled target.
         output_dir (`str`, *optional*):
             Folder for the result, in the form of `Dataset.save_to_disk`, and for what is finished meanwhile: a second
             call with the same arguments goes on where the first one ended, or returns its result.
         source_column (`str`, *optional*, defaults to `"source"`): the column that holds the sources.
+        targets (`str`, *optional*, defaults to `"sampled"`):
+            `"sampled"` samples each target from the model, `"references"` takes them from the dataset.
+        target_column (`str`, *optional*, defaults to `"target"`): the column that holds the references.
 
     Returns:
         [`~datasets.Dataset`] with the columns `source` (`str`), `target` (`str`) and `alternatives` (`list[str]`, the
@@ -141,7 +160,7 @@ def mine_edits(
     Raises:
         EditableTypeError: if `dataset` is not a dataset of one split.
         EditableValueError:
-            if a number is out of range, the column is missing, no edit is found, or `output_dir` holds the result of
+            if a number is out of range, a column is missing, no edit is found, or `output_dir` holds the result of
             other arguments.
         EditableFileError: if `output_dir` is a file, or a folder of other things.
 
@@ -160,29 +179,38 @@ def mine_edits(
     check_count("seed", seed, least=0)
     if not temperature > 0:
         raise EditableValueError(f"temperature={temperature!r}: it must be above 0, such as 1.2.")
-    sources = _sources(dataset, source_column, num_edits, seed)
-    max_new_tokens = resolve_max_new_tokens(model, max_new_tokens)
+    if not isinstance(dataset, Dataset):
+        raise EditableTypeError(
+            f"Edits are mined from one datasets.Dataset, not a {type(dataset).__name__}. Take a split."
+        )
+    sampled = choice(EditTargets, "targets", targets) == EditTargets.SAMPLED.value
+    indices = choose(len(dataset), num_edits, seed)
+    sources = _texts(dataset, "source_column", source_column, indices)
+    references = None if sampled else _texts(dataset, "target_column", target_column, indices)
     arguments = {
         "model": fingerprint_model(model),
         "sources": fingerprint_rows(sources.items()),
         "num_alternatives": num_alternatives,
-        "temperature": temperature,
         "batch_size": batch_size,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
+        "max_new_tokens": resolve_max_new_tokens(model, max_new_tokens),
     }
+    if references is None:
+        arguments |= {"temperature": temperature, "seed": seed}
+    else:
+        arguments |= {"targets": EditTargets.REFERENCES.value, "references": fingerprint_rows(references.items())}
     if output_dir is not None and on_main(lambda: _is_finished(output_dir, arguments)):
         return load_from_disk(os.fspath(output_dir))
     journal = None if output_dir is None else Journal(Path(output_dir) / JOURNAL_NAME, arguments)
     rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
     hidden = not is_main_process()
     with logging.tqdm(total=len(sources), desc="Mining edits", unit="source", disable=hidden) as progress:
-        for mined in _mine(model, tokenizer, sources, rows.keys(), arguments):
+        for mined in _mine(model, tokenizer, sources, references, rows.keys(), arguments):
             rows.update((row["index"], row) for row in mined)
             if journal is not None:
                 journal.append(mined)
             progress.update(len(rows) - progress.n)
-    edits, counts = _select(tokenizer, sources, rows)
+    longest = longest_input(tokenizer, model, "decoder")
+    edits, counts = _select(tokenizer, longest, sources, rows, corrections=not sampled)
     logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")
     if not edits:
         raise EditableValueError(f"None of the {len(sources)} sources gave an edit: {dataclasses.asdict(counts)}.")
@@ -205,17 +233,10 @@ def choose(count: int, wanted: int | None, seed: int) -> list[int]:
     return sorted(np.random.default_rng(seed).choice(count, wanted, replace=False).tolist())
 
 
-def _sources(dataset: Dataset, column: str, num_edits: int | None, seed: int) -> dict[int, str]:
-    """The sources to mine, by their index in the dataset."""
-    if not isinstance(dataset, Dataset):
-        raise EditableTypeError(
-            f"Edits are mined from one datasets.Dataset, not a {type(dataset).__name__}. Take a split."
-        )
+def _texts(dataset: Dataset, argument: str, column: str, indices: list[int]) -> dict[int, str]:
+    """A column's texts at the indices, by index; `argument` is what names the column."""
     if column not in dataset.column_names:
-        raise EditableValueError(
-            f"The dataset has no column {column!r} but {dataset.column_names}. Set source_column."
-        )
-    indices = choose(len(dataset), num_edits, seed)
+        raise EditableValueError(f"The dataset has no column {column!r} but {dataset.column_names}. Set {argument}.")
     return dict(zip(indices, dataset.select(indices)[column], strict=True))
 
 
@@ -223,6 +244,7 @@ def _mine(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sources: dict[int, str],
+    references: dict[int, str] | None,
     finished: Any,
     arguments: dict[str, Any],
 ) -> Iterator[list[dict[str, Any]]]:
@@ -241,27 +263,31 @@ def _mine(
     yield [{"index": index, "left_out": unusable[index]} for index in sorted(unusable.keys() - finished)]
     lengths = {index: len(ids) for index, ids in encoded.items() if index not in unusable}
     batches = [batch for batch in batches_by_length(lengths, arguments["batch_size"]) if not finished >= set(batch)]
-    yield from share_out(lambda batch: _decode_batch(model, tokenizer, encoded, batch, arguments), batches)
+    yield from share_out(lambda batch: _decode_batch(model, tokenizer, encoded, references, batch, arguments), batches)
 
 
 def _decode_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     encoded: dict[int, list[int]],
+    references: dict[int, str] | None,
     batch: list[int],
     arguments: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Raw rows of a batch: a sampled target and the most likely translations of each source."""
+    """Raw rows of a batch: the target and the most likely translations of each source."""
     count = arguments["num_alternatives"]
     limits = {"max_new_tokens": arguments["max_new_tokens"], "do_sample": False}
-    streams = [np.random.default_rng((arguments["seed"], index)) for index in batch]
-    sampling = SeededSampling(arguments["temperature"], streams)
     with frozen(model):
         encodings = encode_sources(model, tokenizer, encoded, batch)
         likely = encodings.generate(model, num_beams=count, num_return_sequences=count, **limits)
-        sampled = encodings.generate(model, num_beams=1, logits_processor=LogitsProcessorList([sampling]), **limits)
+        if references is None:
+            streams = [np.random.default_rng((arguments["seed"], index)) for index in batch]
+            sampling = LogitsProcessorList([SeededSampling(arguments["temperature"], streams)])
+            sampled = encodings.generate(model, num_beams=1, logits_processor=sampling, **limits)
+            targets = tokenizer.batch_decode(sampled, skip_special_tokens=True)
+        else:
+            targets = [references[index] for index in batch]
     texts = tokenizer.batch_decode(likely, skip_special_tokens=True)
-    targets = tokenizer.batch_decode(sampled, skip_special_tokens=True)
     return [
         {"index": index, "target": target, "alternatives": texts[row * count : (row + 1) * count]}
         for row, (index, target) in enumerate(zip(batch, targets, strict=True))
@@ -269,7 +295,11 @@ def _decode_batch(
 
 
 def _select(
-    tokenizer: PreTrainedTokenizerBase, sources: dict[int, str], rows: dict[int, dict[str, Any]]
+    tokenizer: PreTrainedTokenizerBase,
+    longest: int | None,
+    sources: dict[int, str],
+    rows: dict[int, dict[str, Any]],
+    corrections: bool,
 ) -> tuple[list[dict[str, Any]], MiningCounts]:
     """The usable edits among raw rows, and the counts of all that was left out."""
     counts = MiningCounts(sources=len(sources))
@@ -283,11 +313,20 @@ def _select(
         target = row["target"].strip()
         texts = [text.strip() for text in row["alternatives"]]
         different = list(dict.fromkeys(text for text in texts if text))
-        alternatives = [text for text in different if text != target]
+        ids = tokenizer(text_target=target).input_ids
+        equal = {target}
+        if corrections:
+            # A reference may hold what the model cannot write, such as upper case or two spaces.
+            equal.add(tokenizer.decode(ids, skip_special_tokens=True).strip())
+        alternatives = [text for text in different if text not in equal]
         if not target:
             counts.empty_targets += 1
-        elif tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer(text_target=target).input_ids:
+        elif longest is not None and len(ids) > longest:
+            counts.long_targets += 1
+        elif tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
             counts.unknown_targets += 1
+        elif corrections and texts[0] in equal:
+            counts.correct_translations += 1
         elif not alternatives:
             counts.without_alternatives += 1
         else:

@@ -3,6 +3,11 @@ r"""Mine edits with a model: its 32 most likely translations of each source, and
     python scripts/mine_edits.py --model_name_or_path runs/main/baseline --data_dir data/grammar --num_edits 1000 \
         --output_dir runs/main/edits
 
+Corrections of what the model gets wrong, with the references as targets:
+
+    python scripts/mine_edits.py --model_name_or_path runs/main/baseline --data_dir data/grammar --split validation \
+        --targets references --output_dir runs/main/corrections
+
 On two GPUs, with the same result:
 
     accelerate launch --num_processes 2 scripts/mine_edits.py --model_name_or_path runs/main/baseline \

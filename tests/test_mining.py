@@ -146,7 +146,9 @@ def test_useless_alternatives_go_and_are_counted(counted):
         "empty_sources": 1,
         "long_sources": 1,
         "empty_targets": 0,
+        "long_targets": 0,
         "unknown_targets": 0,
+        "correct_translations": 0,
         "without_alternatives": 0,
         "edits": 1,
         "empty_alternatives": 1,
@@ -178,6 +180,79 @@ def test_targets_that_cannot_be_read_again_are_left_out(counted, tiny_tokenizer,
         counted("the dog", ["the car", "the man"])
 
 
+@pytest.fixture
+def corrections(tiny_model, tiny_tokenizer, sources, monkeypatch):
+    """Sources with references, of which the second and the fourth are what the model says; it must not sample."""
+    generate = tiny_model.generate
+    beams = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6}
+
+    def never_sampled(num_beams, **options):
+        assert num_beams == 3
+        return generate(num_beams=num_beams, **options)
+
+    said = []
+    for source in sources["source"][:6]:
+        ids = tiny_tokenizer(source, return_tensors="pt").input_ids
+        said.append(tiny_tokenizer.batch_decode(generate(ids, **beams), skip_special_tokens=True))
+    monkeypatch.setattr(tiny_model, "generate", never_sampled)
+    references = ["the dog .", f" {said[1][0]} ", said[2][1], said[3][0].replace(" ", "  ", 1), "", "the " * 40]
+    dataset = sources.select(range(6)).add_column("reference", references)
+    options = {"targets": "references", "target_column": "reference", **OPTIONS}
+    return said, dataset, lambda data=dataset, **more: mine_edits(tiny_model, tiny_tokenizer, data, **options, **more)
+
+
+def test_references_are_targets_where_the_model_says_something_else(corrections, tmp_path, monkeypatch):
+    said, dataset, mine = corrections
+    edits = mine(output_dir=tmp_path / "mined")
+    assert edits["source"][:] == [dataset["source"][0], dataset["source"][2]]
+    assert edits["target"][:] == ["the dog .", said[2][1]]
+    assert edits["alternatives"][0] == [text for text in dict.fromkeys(said[0]) if text]
+    assert edits["alternatives"][1] == [text for text in dict.fromkeys(said[2]) if text not in ("", said[2][1])]
+    counts = json.loads((tmp_path / "mined" / INFO_NAME).read_text())["counts"]
+    reasons = ("edits", "correct_translations", "empty_targets", "long_targets", "unknown_targets")
+    assert [counts[name] for name in reasons] == [2, 2, 1, 1, 0] and counts["equal_alternatives"] == 1
+    # The seed and the temperature decide nothing here; the references do.
+    monkeypatch.setattr("hf_editable.mining._decode_batch", None)
+    again = mine(output_dir=tmp_path / "mined", seed=1, temperature=1.0)
+    assert again.to_list() == edits.to_list()
+    other = dataset.remove_columns("reference").add_column("reference", ["the man ."] * 6)
+    with pytest.raises(EditableValueError, match="references was '.*' and is now '"):
+        mine(other, output_dir=tmp_path / "mined")
+
+
+def test_interrupted_corrections_go_on(corrections, tiny_model, tmp_path, monkeypatch):
+    _, _, mine = corrections
+    whole, generate = mine(), tiny_model.generate
+    calls = []
+
+    def interrupted(**options):
+        calls.append(options)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return generate(**options)
+
+    monkeypatch.setattr(tiny_model, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mine(output_dir=tmp_path)
+    assert len((tmp_path / JOURNAL_NAME).read_text().splitlines()) == 1 + 4
+    assert mine(output_dir=tmp_path).to_list() == whole.to_list() and len(calls) == 3
+
+
+def test_folders_from_before_there_were_corrections_are_taken(tiny_model, tiny_tokenizer, sources, tmp_path):
+    mined = mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path, **OPTIONS)
+    path = tmp_path / INFO_NAME
+    info = json.loads(path.read_text())
+    names = ["batch_size", "max_new_tokens", "model", "num_alternatives", "seed", "sources", "temperature"]
+    assert sorted(info["arguments"]) == names
+    for name in ("correct_translations", "long_targets"):
+        assert info["counts"].pop(name) == 0
+    path.write_text(json.dumps(info))
+    assert mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path, **OPTIONS).to_list() == mined.to_list()
+    with pytest.raises(EditableValueError, match="targets was None and is now 'references'"):
+        options = {"targets": "references", "target_column": "source", "output_dir": tmp_path, **OPTIONS}
+        mine_edits(tiny_model, tiny_tokenizer, sources, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -187,7 +262,9 @@ def test_targets_that_cannot_be_read_again_are_left_out(counted, tiny_tokenizer,
         ({"num_edits": 0}, EditableValueError, "number of rows to take=0"),
         ({"max_new_tokens": 0}, EditableValueError, "max_new_tokens=0"),
         ({"seed": -1}, EditableValueError, "seed=-1: it must be a whole number, 0 or more"),
-        ({"source_column": "text"}, EditableValueError, r"no column 'text' but \['source'\]"),
+        ({"source_column": "text"}, EditableValueError, r"no column 'text' but \['source'\]. Set source_column"),
+        ({"targets": "references"}, EditableValueError, r"no column 'target' but \['source'\]. Set target_column"),
+        ({"targets": "gold"}, EditableValueError, "targets='gold': choose one of 'sampled', 'references'"),
         ({"dataset": datasets.DatasetDict()}, EditableTypeError, "not a DatasetDict"),
     ],
 )
@@ -228,6 +305,12 @@ def test_command(tiny_model, tiny_tokenizer, tiny_pairs, tmp_path, capsys):
     edits = datasets.load_from_disk(tmp_path / "edits")
     assert 0 < len(edits) <= 5 and set(edits["source"]) <= {pair["source"] for pair in tiny_pairs}
     assert "sources: 5, " in capsys.readouterr().out
+    corrections = [*argv, "--output_dir", str(tmp_path / "corrections"), "--targets", "references"]
+    assert main(corrections) == 0
+    assert "correct translations: 0" in capsys.readouterr().out
+    references = {pair["source"]: pair["target"] for pair in tiny_pairs}
+    edits = datasets.load_from_disk(tmp_path / "corrections")
+    assert len(edits) == 5 and all(row["target"] == references[row["source"]] for row in edits)
     assert main([*argv, "--split", "test"]) == 2
     assert "no pairs in a split 'test'" in capsys.readouterr().err
     assert main([*argv, "--model_name_or_path", str(tmp_path / "missing")]) == 2

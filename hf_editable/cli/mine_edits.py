@@ -19,7 +19,15 @@ class MiningArguments:
     split: str = field(default="train", metadata={"help": "Split whose sources are mined."})
     num_edits: int | None = field(default=None, metadata={"help": "Sources to mine, chosen at random. Default: all."})
     num_alternatives: int = field(default=32, metadata={"help": "Most likely translations of each source."})
-    temperature: float = field(default=1.2, metadata={"help": "Temperature that the target is sampled at."})
+    targets: str = field(
+        default="sampled",
+        metadata={
+            "choices": ["sampled", "references"],
+            "help": "What edits make the model say: a translation that it samples, or the reference, where its best "
+            "translation is another.",
+        },
+    )
+    temperature: float = field(default=1.2, metadata={"help": "Temperature that targets are sampled at."})
     batch_size: int = field(default=8, metadata={"help": "Sources decoded at once."})
     max_new_tokens: int | None = field(
         default=None, metadata={"help": "The most tokens of a translation. Default: the model's own setting, or 256."}
