@@ -13,6 +13,7 @@ _NAMES = {
     "errors": [
         "EditableError",
         "EditableFileError",
+        "EditableImportError",
         "EditableProcessError",
         "EditableTypeError",
         "EditableValueError",

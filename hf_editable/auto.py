@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, Pr
 from .configuration import EditConfig
 from .errors import EditableTypeError
 from .hub import pin_revision
+from .layers import find_decoder_layers
 from .modeling import EditableMixin, editable_class, stored_edit_config
-from .tail import find_decoder_layers
 
 
 class AutoEditableModelForSeq2SeqLM:

@@ -54,6 +54,16 @@ class EncodedSources:
         """Some of the sources, by their positions in the batch."""
         return EncodedSources([self.indices[row] for row in rows], self.states[rows], self.attention_mask[rows])
 
+    @classmethod
+    def join(cls, parts: Sequence["EncodedSources"]) -> "EncodedSources":
+        """Several batches as one."""
+        # Whichever side a row is padded on, its mask goes with it.
+        states, masks = (
+            pad_sequence([row for part in parts for row in getattr(part, name)], batch_first=True)
+            for name in ("states", "attention_mask")
+        )
+        return cls([index for part in parts for index in part.indices], states, masks)
+
 
 class _CountedSteps(StoppingCriteria):
     """Stops nothing; knows how long the search went on."""
@@ -126,19 +136,9 @@ def _search(model: PreTrainedModel, sources: EncodedSources, num_beams: int, lim
 
 def _joined(parts: Sequence[EncodedSources], batch_size: int) -> list[EncodedSources]:
     """The sources of several batches in as few batches as `batch_size` allows, those of one length together."""
-    rows = [(part, row) for part in parts for row in range(len(part.indices))]
-    rows.sort(key=lambda place: int(place[0].attention_mask[place[1]].sum()))
-    batches = []
-    for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        # Whichever side a row is padded on, its mask goes with it.
-        states = [part.states[row] for part, row in chosen]
-        masks = [part.attention_mask[row] for part, row in chosen]
-        indices = [part.indices[row] for part, row in chosen]
-        batches.append(
-            EncodedSources(indices, pad_sequence(states, batch_first=True), pad_sequence(masks, batch_first=True))
-        )
-    return batches
+    rows = [part.select([row]) for part in parts for row in range(len(part.indices))]
+    rows.sort(key=lambda row: int(row.attention_mask.sum()))
+    return [EncodedSources.join(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
 
 
 def encode_sources(

@@ -17,6 +17,10 @@ class EditableFileError(EditableError, OSError):
     """A file or folder is missing, truncated, malformed, or cannot be written."""
 
 
+class EditableImportError(EditableError, ImportError):
+    """A package that only some functions need is not installed."""
+
+
 class EditableProcessError(EditableError, RuntimeError):
     """Another of the processes that work together failed. Its message, and its own output, say why."""
 

@@ -22,10 +22,11 @@ from .editors import EditOutcome, make_editor
 from .errors import EditableFileError
 from .files import check_folder
 from .hub import pin_revision, upload
+from .layers import find_decoder_layers
 from .model_card import model_card, write_card
 from .objective import EditableSeq2SeqLMOutput, editable_objective
 from .patches import EditPatch, applied_patches, fingerprint, restore
-from .tail import Tail, find_decoder_layers
+from .tail import Tail
 
 
 if TYPE_CHECKING:

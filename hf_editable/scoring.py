@@ -24,7 +24,7 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         `torch.Tensor` of shape `(batch, length)`.
     """
-    logits = _full_precision(logits)
+    logits = full_precision(logits)
     padding = labels == PADDING
     chosen = logits.gather(-1, labels.masked_fill(padding, 0).unsqueeze(-1)).squeeze(-1)
     return (chosen - logits.logsumexp(-1)).masked_fill(padding, 0.0)
@@ -76,8 +76,8 @@ def token_kl(reference_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor
         `torch.Tensor` of shape `(batch, length)`.
     """
     tokens = labels != PADDING
-    reference = _full_precision(reference_logits[tokens]).log_softmax(-1)
-    predicted = _full_precision(logits[tokens]).log_softmax(-1)
+    reference = full_precision(reference_logits[tokens]).log_softmax(-1)
+    predicted = full_precision(logits[tokens]).log_softmax(-1)
     divergence = (reference.exp() * (reference - predicted)).sum(-1)
     return divergence.new_zeros(labels.shape).masked_scatter(tokens, divergence)
 
@@ -97,7 +97,7 @@ def cross_entropy(
             optimizer step when gradients accumulate.
     """
     total = torch.nn.functional.cross_entropy(
-        _full_precision(logits).flatten(0, -2),
+        full_precision(logits).flatten(0, -2),
         labels.flatten(),
         ignore_index=PADDING,
         label_smoothing=label_smoothing,
@@ -111,5 +111,6 @@ def num_tokens(labels: Tensor) -> Tensor:
     return (labels != PADDING).sum().clamp(min=1)
 
 
-def _full_precision(logits: Tensor) -> Tensor:
+def full_precision(logits: Tensor) -> Tensor:
+    """The logits in float32, or as they are in float64."""
     return logits if logits.dtype == torch.float64 else logits.float()

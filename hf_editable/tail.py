@@ -8,7 +8,6 @@ own code with the earlier layers left out. The logits are those of the full forw
 Nothing here changes the model: modules are run through shallow copies that share its tensors, with dropout off.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from .configuration import EditConfig
-from .errors import EditableTypeError, EditableValueError
-from .families import BATCH_DIMENSIONS, check_editable, decoder_inputs, encoder_output
+from .errors import EditableTypeError
+from .families import BATCH_DIMENSIONS, decoder_inputs, encoder_output
+from .layers import find_decoder_layers, layer_indices, select_parameters
 
 
 @dataclass
@@ -94,11 +95,17 @@ class _Replay(nn.Module):
     def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
-        self.call: tuple[tuple, dict[str, Any]] = ((), {})
+        self.call: tuple[tuple, dict[str, Any]] | None = None
+        self.hidden: Tensor | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        replayed_args, replayed_kwargs = self.call
-        return self.layer(*replayed_args, **replayed_kwargs)
+        if self.call is not None:
+            args, kwargs = self.call
+        elif args:
+            args = (self.hidden, *args[1:])
+        else:
+            kwargs = {**kwargs, "hidden_states": self.hidden}
+        return self.layer(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # Some decoders read attributes of their layers (T5Gemma: `attention_type`).
@@ -128,9 +135,9 @@ class Tail:
     def __init__(self, model: PreTrainedModel, config: EditConfig):
         self.model = model
         path, layers = find_decoder_layers(model)
-        edited = _layer_indices(config.layers_to_transform, len(layers))
-        self.first_layer = layers[edited[0]]
-        self.parameters = _select_parameters(model, [(f"{path}.{i}", layers[i]) for i in edited], config)
+        edited = layer_indices(config.layers_to_transform, len(layers))
+        self.first_layer, self.first_index, self.num_layers = layers[edited[0]], edited[0], len(layers)
+        self.parameters = select_parameters(model, [(f"{path}.{i}", layers[i]) for i in edited], config)
         self._recorder = _Record()
         trunk_copies: dict[nn.Module, nn.Module] = {}
         trunk_layers = [_shared_copy(layer, trunk_copies) for layer in layers[: edited[0]]]
@@ -195,12 +202,65 @@ class Tail:
         Returns:
             `torch.Tensor` of shape `(batch, length, vocabulary)`.
         """
-        for name, value in (parameters or self.parameters).items():
-            module, attribute = self._slots[name]
-            module._parameters[attribute] = value
+        self._set(parameters or self.parameters)
         self._replay.call = states.call
         with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
             return self._run(self._tail, states).logits
+
+    def trunk_step(self, tokens: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Cache) -> Tensor:
+        """
+        Run the trunk on the next token of some prefixes.
+
+        Args:
+            tokens (`torch.LongTensor` of shape `(rows, 1)`): the tokens.
+            encoder_states (`torch.Tensor` of shape `(rows, source_length, hidden)`): the encoder's output.
+            attention_mask (`torch.LongTensor` of shape `(rows, source_length)`): the source's mask.
+            cache ([`~transformers.EncoderDecoderCache`]): keys and values of the prefixes; gets those of the tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, 1, hidden)`: what the first edited layer is given.
+        """
+        try:
+            self._step(self._trunk, tokens, encoder_states, attention_mask, cache)
+        except _TrunkDone:
+            args, kwargs = self._recorder.call
+            return args[0] if args else kwargs["hidden_states"]
+        raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
+
+    def tail_step(
+        self,
+        hidden: Tensor,
+        tokens: Tensor,
+        encoder_states: Tensor,
+        attention_mask: Tensor,
+        visible: Tensor,
+        cache: Cache,
+    ) -> Tensor:
+        """
+        Logits after the last tokens of several prefixes of each source, with the parameters that the model has.
+
+        Args:
+            hidden (`torch.Tensor` of shape `(batch, prefixes, hidden)`): what the first edited layer is given.
+            tokens (`torch.LongTensor` of shape `(batch, prefixes)`): the prefixes' last tokens.
+            encoder_states (`torch.Tensor` of shape `(batch, source_length, hidden)`): the encoder's output.
+            attention_mask (`torch.LongTensor` of shape `(batch, source_length)`): the source's mask.
+            visible (`torch.Tensor` of shape `(batch, 1, prefixes, positions)`):
+                which of the positions in the cache each prefix consists of, in additive form: 0, and −∞ elsewhere.
+            cache ([`~transformers.EncoderDecoderCache`]): keys and values of positions; gets those of the last tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, prefixes, vocabulary)`.
+        """
+        self._set(self.parameters)
+        self._replay.call, self._replay.hidden = None, hidden
+        return self._step(
+            self._tail, tokens, encoder_states, attention_mask, cache, decoder_attention_mask=visible
+        ).logits
+
+    def _set(self, parameters: Mapping[str, Tensor]) -> None:
+        for name, value in parameters.items():
+            module, attribute = self._slots[name]
+            module._parameters[attribute] = value
 
     @torch.no_grad()
     def check_exact(self, states: TrunkStates) -> None:
@@ -237,6 +297,20 @@ class Tail:
             handle.remove()
 
     @staticmethod
+    def _step(
+        model: PreTrainedModel, tokens: Tensor, encoder_states: Tensor, mask: Tensor, cache: Cache, **options: Any
+    ) -> Any:
+        return model(
+            encoder_outputs=encoder_output(encoder_states),
+            attention_mask=mask,
+            decoder_input_ids=tokens,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+            **options,
+        )
+
+    @staticmethod
     def _run(model: PreTrainedModel, states: TrunkStates) -> Any:
         return model(
             input_ids=states.input_ids,  # not encoded again; FSMT's decoder is causal only if it is there
@@ -247,81 +321,6 @@ class Tail:
             return_dict=True,
             **({"output_router_logits": False} if hasattr(model.config, "output_router_logits") else {}),
         )
-
-
-def find_decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """
-    The decoder's list of layers and its path in the model.
-
-    Raises:
-        EditableTypeError: if the model cannot be edited, or no single list of layers is found.
-    """
-    check_editable(model)
-    decoder = model.get_decoder()
-    inside = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    nested = {child for outer in inside for child in outer.modules() if child is not outer}
-    lists = [module for module in inside if module not in nested]
-    if len(lists) != 1:
-        raise EditableTypeError(
-            f"The decoder of {type(model).__name__} has {len(lists)} lists of layers; editing needs exactly one."
-        )
-    path = next(name for name, module in model.named_modules() if module is lists[0])
-    return path, lists[0]
-
-
-def _layer_indices(layers_to_transform: int | list[int], count: int) -> list[int]:
-    wanted = [layers_to_transform] if isinstance(layers_to_transform, int) else list(layers_to_transform)
-    if not wanted or any(not -count <= index < count for index in wanted):
-        raise EditableValueError(
-            f"layers_to_transform={layers_to_transform!r}: the decoder has {count} layers, "
-            f"so each index must be from {-count} to {count - 1}."
-        )
-    return sorted({index % count for index in wanted})
-
-
-def _matches(path: str, patterns: str | list[str]) -> bool:
-    if isinstance(patterns, str):
-        return re.fullmatch(patterns, path) is not None
-    return any(path == name or path.endswith(f".{name}") for name in patterns)
-
-
-def _select_parameters(
-    model: PreTrainedModel, layers: list[tuple[str, nn.Module]], config: EditConfig
-) -> dict[str, nn.Parameter]:
-    paths = [f"{path}.{name}" if name else path for path, layer in layers for name, _ in layer.named_modules()]
-
-    def under(patterns: str | list[str]) -> list[str]:
-        roots = [path for path in paths if _matches(path, patterns)]
-        if not roots:
-            inside = sorted({path.rsplit(".", 1)[-1] for path in paths})
-            raise EditableValueError(
-                f"{patterns!r} matches no module in {[path for path, _ in layers]}. It has {inside}."
-            )
-        return roots
-
-    def belongs(name: str, roots: list[str]) -> bool:
-        return any(name.startswith(f"{root}.") for root in roots)
-
-    targets = [path for path, _ in layers] if config.target_modules is None else under(config.target_modules)
-    excluded = [] if config.exclude_modules is None else under(config.exclude_modules)
-    named = dict(model.named_parameters(remove_duplicate=False))
-    selected = {
-        name: parameter for name, parameter in named.items() if belongs(name, targets) and not belongs(name, excluded)
-    }
-    if not selected:
-        raise EditableValueError(
-            f"target_modules={config.target_modules!r} without exclude_modules={config.exclude_modules!r} "
-            "leaves no parameter to edit. Exclude less."
-        )
-    owners: dict[int, list[str]] = {}
-    for name, parameter in named.items():
-        owners.setdefault(id(parameter), []).append(name)
-    for name, parameter in selected.items():
-        if len(owners[id(parameter)]) > 1:
-            raise EditableValueError(
-                f"{owners[id(parameter)]} are one tied parameter: editing it would change them all. Exclude {name!r}."
-            )
-    return selected
 
 
 def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Module:

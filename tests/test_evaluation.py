@@ -10,6 +10,7 @@ import torch
 
 from hf_editable import (
     DataCollatorForEditableSeq2Seq,
+    EditableError,
     EditableFileError,
     EditableTypeError,
     EditableValueError,
@@ -20,10 +21,13 @@ from hf_editable import (
 from hf_editable.cli.evaluate_edits import main
 from hf_editable.evaluation import drawdown, format_table, plot_drawdown
 from hf_editable.evaluation.bleu import CorpusBleu, CorpusChrf
-from hf_editable.evaluation.report import bootstrap_interval, drawdown_range
+from hf_editable.evaluation.recorded import RecordedDecoding
+from hf_editable.evaluation.report import drawdown_range
+from hf_editable.evaluation.statistics import bootstrap_interval
+from hf_editable.evaluation.test_set import EncodedTestSet
 
 
-TIMES = ("milliseconds", "milliseconds_mean", "milliseconds_median")
+TIMES = ("milliseconds", "milliseconds_mean", "milliseconds_median", "record")
 OPTIONS = {"num_beams": 2, "batch_size": 3, "max_new_tokens": 8, "bleu_tokenize": "none"}
 
 
@@ -352,3 +356,43 @@ def test_a_few_large_drawdowns_do_not_take_the_whole_picture():
     low, most, high = drawdown_range(np.append(many, 23.0))
     assert (low, most) == (-0.5, 23.0) and 1.4 < high < 2
     assert drawdown_range(np.zeros(3)) == (0.0, 0.0, 0.01)
+
+
+def test_the_record_changes_nothing_but_the_time(evaluate, monkeypatch):
+    recorded = evaluate(verify=3)
+    plain = evaluate(record_gigabytes=0)
+    assert recorded.summary["record"]["sentences"] == 8 and plain.summary["record"] is None
+    assert untimed(recorded)[0].keys() == untimed(plain)[0].keys()
+    for row, expected in zip(untimed(recorded)[1], untimed(plain)[1], strict=True):
+        assert row == {**expected, "loss": pytest.approx(expected["loss"])}
+    translate = RecordedDecoding.translate
+
+    def wrong(self):
+        return {index: ids if index else [2, *reversed(ids)] for index, ids in translate(self).items()}
+
+    evaluate(verify=8)
+    test_set = EncodedTestSet.record
+
+    def then_wrong(self, *args, **options):
+        result = test_set(self, *args, **options)
+        monkeypatch.setattr(RecordedDecoding, "translate", wrong)
+        return result
+
+    monkeypatch.setattr(EncodedTestSet, "record", then_wrong)
+    with pytest.raises(EditableError, match="From the record, sentence 0 is translated as"):
+        evaluate(verify=8)
+    with pytest.raises(EditableValueError, match="verify=-1"):
+        evaluate(verify=-1)
+    with pytest.raises(EditableValueError, match="record_gigabytes=-1"):
+        evaluate(record_gigabytes=-1)
+
+
+def test_intervals_over_sentences(evaluate):
+    report = evaluate()
+    for row in report.rows:
+        low, high = row["drawdown_interval"]
+        assert low <= row["drawdown"] <= high or not row["changed"]
+        assert (low == high == 0) == (row["changed"] == 0)
+    low, high = report.summary["drawdown_interval_with_sentences"]
+    over_edits = report.summary["drawdown_interval"]
+    assert low < over_edits[0] and over_edits[1] < high  # sentences add to the uncertainty

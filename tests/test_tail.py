@@ -9,7 +9,8 @@ from transformers import BertConfig, BertModel
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditableTypeError, EditableValueError, EditConfig
 from hf_editable import tail as tail_module
 from hf_editable.families import decoder_inputs
-from hf_editable.tail import Tail, find_decoder_layers
+from hf_editable.layers import find_decoder_layers
+from hf_editable.tail import Tail
 
 
 def batch(rows=3):

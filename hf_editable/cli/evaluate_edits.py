@@ -45,6 +45,16 @@ class EvaluationArguments:
         default="13a", metadata={"help": "Tokenizer of sacrebleu; none where the data are tokenized text."}
     )
     lowercase: bool = field(default=False, metadata={"help": "Whether BLEU ignores case."})
+    record_gigabytes: float = field(
+        default=4.0,
+        metadata={
+            "help": "The most memory for the record of the search, in 10^9 bytes. 0 decodes the whole split anew "
+            "after every edit."
+        },
+    )
+    verify: int = field(
+        default=0, metadata={"help": "Translations to decode anew after every edit, to hold the record against."}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the choices at random and of the bootstrap."})
     update_cards: bool = field(
         default=False,
@@ -99,6 +109,8 @@ def _evaluate_model(
         "max_new_tokens",
         "bleu_tokenize",
         "lowercase",
+        "record_gigabytes",
+        "verify",
         "seed",
     )
     overrides = ("learning_rate", "max_steps")

@@ -1,10 +1,16 @@
 """Corpus BLEU and chrF that recount only the sentences that changed."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..errors import EditableValueError
+from .statistics import SENTENCE_RESAMPLES, SentenceBootstrap, percentile_interval, two_level_interval
+
+
+Changes = Sequence[Sequence[Any]]
 
 
 class CorpusScore:
@@ -29,6 +35,7 @@ class CorpusScore:
         self._total = [sum(column) for column in zip(*self._counts, strict=True)]
         self.signature = str(metric.get_signature())
         self.score = self._score(self._total)
+        self._bootstraps: dict[tuple[int, int], SentenceBootstrap] = {}
 
     def changed(self, translations: Sequence[str]) -> list[int]:
         """Indices of the translations that are other than the kept ones."""
@@ -42,6 +49,60 @@ class CorpusScore:
             new = self._count(index, translations[index])
             total = [t + n - old for t, n, old in zip(total, new, self._counts[index], strict=True)]
         return self._score(total)
+
+    def resampled_differences(
+        self, changes: Changes, resamples: int = SENTENCE_RESAMPLES, seed: int = 0
+    ) -> np.ndarray:
+        """
+        The score before an edit minus that after it, on resamples of the test sentences.
+
+        Args:
+            changes (`Sequence`): `(index, before, after)` of each translation that the edit changed.
+            resamples (`int`, *optional*, defaults to 1000): how often the test set is resampled.
+            seed (`int`, *optional*, defaults to `0`): of the resamples. They are the same for all edits, and for the
+                scores of other models on the same test set.
+
+        Returns:
+            `np.ndarray` of shape `(resamples,)`.
+
+        Raises:
+            EditableValueError: if `changes` are those of other translations, or there is no resample.
+        """
+        if (resamples, seed) not in self._bootstraps:
+            counts = np.array(self._counts)
+            self._bootstraps[resamples, seed] = SentenceBootstrap(self._metric, counts, resamples, seed)
+        counts = []
+        for index, before, after in changes:
+            if not 0 <= index < len(self.translations) or self.translations[index] != before:
+                raise EditableValueError(
+                    f"The change of {before!r} to {after!r} is not of translation {index} of these "
+                    f"{len(self.translations)}. Give the changes of the same model on the same test set."
+                )
+            counts.append(np.subtract(self._count(index, after), self._counts[index]))
+        return self._bootstraps[resamples, seed].differences([index for index, *_ in changes], np.array(counts))
+
+    def difference_interval(
+        self, changes: Changes, resamples: int = SENTENCE_RESAMPLES, seed: int = 0
+    ) -> tuple[float, float]:
+        """95 % interval of one edit's drawdown over test sentences (paired bootstrap); see `resampled_differences`."""
+        return percentile_interval(self.resampled_differences(changes, resamples, seed))
+
+    def mean_difference_interval(
+        self, changes_of_edits: Iterable[Changes], resamples: int = SENTENCE_RESAMPLES, seed: int = 0
+    ) -> tuple[float, float]:
+        """
+        95 % interval of the mean drawdown over edits and test sentences; see [`two_level_interval`].
+
+        Args:
+            changes_of_edits (`Iterable`): the changes of each edit, as `resampled_differences` takes them.
+            resamples (`int`, *optional*, defaults to 1000): how often both are resampled.
+            seed (`int`, *optional*, defaults to `0`): of the resamples.
+
+        Raises:
+            EditableValueError: if there is no edit, or the changes are those of other translations.
+        """
+        differences = [self.resampled_differences(changes, resamples, seed) for changes in changes_of_edits]
+        return two_level_interval(np.array(differences).reshape(len(differences), resamples), seed)
 
     def _count(self, index: int, translation: str) -> list[int]:
         # What corpus_score does for each sentence; it keeps no counts itself.

@@ -1,33 +1,33 @@
-"""Single edits of one model, each measured on a whole test set that is translated anew."""
+"""Single edits of one model, each measured on a whole test set."""
 
 import os
-import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import sacrebleu
 import torch
-import transformers
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .. import __version__
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, encode_sources, frozen, resolve_max_new_tokens
-from ..errors import EditableTypeError, EditableValueError, NonFiniteEditError
+from ..errors import EditableValueError, NonFiniteEditError
 from ..files import check_folder
 from ..journal import Journal, fingerprint_model, fingerprint_rows
-from ..mining import choose
 from ..modeling import EditableMixin, EditResult
 from ..processes import is_main_process, on_main, share_out
 from ..tail import Tail
 from .bleu import CorpusBleu, CorpusChrf
-from .report import REPORT_NAME, EditReport, bootstrap_interval
+from .json_report import REPORT_NAME
+from .methods import EditMethod, LookupResult, make_edit, method_arguments, method_name
+from .report import EditReport
+from .settings import check_model, choose_rows, machine, versions, weights
+from .statistics import bootstrap_interval
 from .test_set import EncodedTestSet
+from .trunk import full_divergence
 
 
 logger = logging.get_logger(__name__)
@@ -52,15 +52,20 @@ def evaluate_edits(
     bleu_tokenize: str = "13a",
     lowercase: bool = False,
     name: str = "model",
+    method: EditMethod | None = None,
+    record_gigabytes: float = 4.0,
+    verify: int = 0,
     **edit_overrides: Any,
 ) -> EditReport:
     """
     Make single edits, each from the same model, and measure what each one changes (paper, section 4.3 and Table 6).
 
-    After every edit the whole test set is decoded again with the model's own `generate`; only the encoder, which no
-    edit moves, is not run again. *BLEU drawdown* is the mean over edits of BLEU before minus BLEU after. *Success* is
-    that the target outranks every alternative, *decode success* that beam search then gives the target. An edit whose
-    loss becomes NaN or infinite counts as one without success that changes nothing.
+    The translations of the test set after an edit are those of the edited model's own `generate`. They are found from
+    a record of the search before it, in which only the edited layers and those after them run again; see
+    [`RecordedSearch`] for what is recorded, and for what the equality rests on. *BLEU drawdown* is the mean over
+    edits of BLEU before minus BLEU after. *Success* is that the target outranks every alternative, *decode success*
+    that beam search then gives the target. An edit whose loss becomes NaN or infinite counts as one without success
+    that changes nothing.
 
     On the processes of `accelerate launch`, all of which must call this, the edits are dealt out. The result is that
     of one process, but for the times, and a run can go on with another number of them.
@@ -85,6 +90,12 @@ def evaluate_edits(
             sacrebleu's tokenizer; `"none"` where the translations are tokenized text.
         lowercase (`bool`, *optional*, defaults to `False`): whether BLEU ignores case.
         name (`str`, *optional*, defaults to `"model"`): what tables and pictures call the model.
+        method ([`EditMethod`], *optional*): what makes the edits; `None` is the model's own `edit`.
+        record_gigabytes (`float`, *optional*, defaults to `4.0`):
+            The most memory for the record of the search on `test_set`, in 10⁹ bytes. What does not fit is decoded
+            anew after every edit; 0 keeps no record.
+        verify (`int`, *optional*, defaults to `0`):
+            So many translations are decoded anew after every edit, chosen at random, to hold the record against.
         edit_overrides (*optional*): fields of [`EditConfig`] to edit with, such as `learning_rate=3e-4`.
 
     Returns:
@@ -107,13 +118,10 @@ def evaluate_edits(
     (0.76, [0.61, 0.93])
     ```
     """
-    if not isinstance(model, EditableMixin):
-        raise EditableTypeError(
-            f"A {type(model).__name__} has no edit(). Load it with AutoEditableModelForSeq2SeqLM.from_pretrained."
-        )
+    check_model(model)
     check_count("seed", seed, least=0)
-    chosen = _rows("edits", edits, ("source", "target", "alternatives"), num_edits, seed)
-    sentences = list(_rows("test_set", test_set, ("source", "target"), num_test, seed).values())
+    chosen = choose_rows("edits", edits, ("source", "target", "alternatives"), num_edits, seed)
+    sentences = list(choose_rows("test_set", test_set, ("source", "target"), num_test, seed).values())
     arguments = {
         "name": name,
         "model": fingerprint_model(model),
@@ -126,32 +134,24 @@ def evaluate_edits(
         "bleu_tokenize": bleu_tokenize,
         "lowercase": lowercase,
         "seed": seed,
+        **method_arguments(method),
     }
     journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
     rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
     if len(rows) == len(chosen) and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
         return on_main(lambda: EditReport.load(output_dir))
-    evaluation = _Evaluation(model, tokenizer, sentences, arguments, edit_overrides)
+    if not record_gigabytes >= 0:
+        raise EditableValueError(f"record_gigabytes={record_gigabytes!r}: it must be 0 or more.")
+    memory = (int(record_gigabytes * 1e9), check_count("verify", verify, least=0))
+    evaluation = _Evaluation(model, tokenizer, sentences, arguments, edit_overrides, method, *memory)
     for row in evaluation.measure({index: edit for index, edit in chosen.items() if index not in rows}, len(chosen)):
         rows[row["index"]] = row
         if journal is not None:
             journal.append([row])
-    ordered = [{key: value for key, value in rows[index].items() if key != "changes"} for index in chosen]
-    report = EditReport(summary=evaluation.summary(ordered), rows=ordered)
+    report = evaluation.report([rows[index] for index in chosen])
     if output_dir is not None:
         on_main(lambda: report.save(output_dir))
     return report
-
-
-def _rows(name: str, dataset: Dataset, columns: Sequence[str], wanted: int | None, seed: int) -> _Edits:
-    """The columns of the chosen rows, by their index in the dataset."""
-    missing = [column for column in columns if column not in dataset.column_names]
-    if missing or not len(dataset):
-        raise EditableValueError(
-            f"{name} has {len(dataset)} rows of columns {dataset.column_names}; it needs rows with {list(columns)}."
-        )
-    indices = choose(len(dataset), wanted, seed)
-    return dict(zip(indices, dataset.select(indices).select_columns(list(columns)).to_list(), strict=True))
 
 
 class _Evaluation:
@@ -164,8 +164,13 @@ class _Evaluation:
         sentences: list[dict[str, str]],
         arguments: dict[str, Any],
         overrides: dict[str, Any],
+        method: EditMethod | None,
+        max_record_bytes: int,
+        verify: int,
     ):
         self._model = model
+        self._verify = verify
+        self._method = method
         self._arguments = arguments
         self._overrides = overrides
         self._collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
@@ -174,10 +179,10 @@ class _Evaluation:
         self._decoding = {name: arguments[name] for name in ("num_beams", "max_new_tokens")}
         with frozen(model):
             # Once to learn how long the translations are, which are translated again after every edit.
-            test_set = (model, self._tail, self._collator, sentences, arguments["batch_size"])
-            translations = EncodedTestSet(*test_set).translate(model, **self._decoding)
-            self._test_set = EncodedTestSet(*test_set, translations)
-            translations = self._test_set.translate(model, **self._decoding)
+            self._encoding = (model, self._tail, self._collator, sentences, arguments["batch_size"])
+            translations = EncodedTestSet(*self._encoding).translate(model, **self._decoding)
+            self._test_set = EncodedTestSet(*self._encoding, translations)
+            translations = self._test_set.record(**self._decoding, max_bytes=max_record_bytes)
         references = [sentence["target"] for sentence in sentences]
         self._bleu = CorpusBleu(references, translations, arguments["bleu_tokenize"], arguments["lowercase"])
         self._chrf = CorpusChrf(references, translations, arguments["lowercase"])
@@ -204,11 +209,7 @@ class _Evaluation:
         if result is None:
             unknown = dict.fromkeys(("steps", "initial_loss", "loss", "decoded"))
             return {**row, **unknown, "failed": True, "decode_success": False, "changed": 0, "kl": 0.0}
-        with self._model.edited(result.patch), frozen(self._model):
-            decoded = self._translate(edit["source"])
-            translations = self._test_set.translate(self._model, **self._decoding)
-        with frozen(self._model):
-            divergence = self._test_set.divergence(self._tail, result.patch.tensors)
+        decoded, translations, divergence = self._after(edit, result)
         row |= {"bleu": self._bleu.score_of(translations), "chrf": self._chrf.score_of(translations)}
         changed = self._bleu.changed(translations)
         return {
@@ -227,13 +228,36 @@ class _Evaluation:
             "kl": divergence,
         }
 
+    def _after(self, edit: dict[str, Any], result: EditResult) -> tuple[str, list[str], float]:
+        """The edited model's translations of the edit's source and of the test set, and the KL divergence to it."""
+        model, *_, sentences, batch_size = self._encoding
+        tensors, test_set = result.patch.tensors, self._test_set
+        in_tail = tensors.keys() <= self._tail.parameters.keys()
+        with model.edited(result.patch) if in_tail else weights(model, tensors), frozen(model):
+            decoded = self._translate(edit["source"])
+            if not in_tail:  # what is kept of the encoder and the trunk does not hold
+                test_set = EncodedTestSet(*self._encoding, self._bleu.translations)
+            translations = test_set.retranslate() if in_tail else test_set.translate(model, **self._decoding)
+            if in_tail and self._verify:
+                test_set.verify(translations, self._verify, self._arguments["seed"])
+        if isinstance(result, LookupResult):
+            decoded = edit["target"]
+            translations = [
+                decoded if sentence["source"] == edit["source"] else translation
+                for sentence, translation in zip(sentences, translations, strict=True)
+            ]
+        with frozen(model):
+            if in_tail:
+                return decoded, translations, test_set.divergence(self._tail, tensors)
+            return decoded, translations, full_divergence(model, tensors, self._collator, sentences, batch_size)
+
     def _timed_edit(self, edit: dict[str, Any]) -> tuple[EditResult | None, float]:
         """The edit, `None` if it met a value that is not finite, and the milliseconds it took."""
         tensors = self._collator.edit_inputs(edit, self._model.device)
         self._synchronize()
         start = time.perf_counter()
         try:
-            result = self._model.edit(**tensors, **self._overrides)
+            result = make_edit(self._model, tensors, self._method, self._overrides)
         except NonFiniteEditError as error:
             logger.warning(f"The edit of {edit['source']!r} failed: {error}")
             result = None
@@ -250,7 +274,16 @@ class _Evaluation:
         output = encoded.generate(self._model, do_sample=False, **self._decoding)
         return tokenizer.batch_decode(output, skip_special_tokens=True)[0]
 
-    def summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def report(self, rows: list[dict[str, Any]]) -> EditReport:
+        """The report of finished rows; their changes stay in the journal."""
+        seed, changes = self._arguments["seed"], [row["changes"] for row in rows]
+        measured = [{key: value for key, value in row.items() if key != "changes"} for row in rows]
+        for row, changed in zip(measured, changes, strict=True):
+            row["drawdown_interval"] = list(self._bleu.difference_interval(changed, seed=seed))
+        both = list(self._bleu.mean_difference_interval(changes, seed=seed))
+        return EditReport({**self._summary(measured), "drawdown_interval_with_sentences": both}, measured)
+
+    def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The measures over all edits, and how they were taken."""
 
         def mean(key: str) -> float:
@@ -262,6 +295,8 @@ class _Evaluation:
         arguments = self._arguments
         return {
             "name": arguments["name"],
+            "method": method_name(self._method),
+            "record": self._test_set.describe_record(),
             "bleu": self._bleu.score,
             "bleu_signature": self._bleu.signature,
             "drawdown": mean("drawdown"),
@@ -288,23 +323,6 @@ class _Evaluation:
             "length_penalty": self._model.edit_length_penalty(self._config),
             "edit_config": arguments["edit_config"],
             "seed": arguments["seed"],
-            "machine": _machine(self._model.device),
-            "versions": {
-                "hf_editable": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "sacrebleu": sacrebleu.__version__,
-                "python": platform.python_version(),
-            },
+            "machine": machine(self._model.device),
+            "versions": versions(),
         }
-
-
-def _machine(device: torch.device) -> str:
-    """What the times were taken on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
-    return f"{processor}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads"

@@ -1,30 +1,23 @@
 """The result of an evaluation: numbers, a table in the form of the paper's Table 6, a picture."""
 
-import dataclasses
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers.utils import logging
 
-from ..errors import EditableFileError, EditableValueError
-from ..files import whole_folder
+from .json_report import INTERVALS, JsonReport, check_any
 
 
 logger = logging.get_logger(__name__)
 
-REPORT_NAME = "report.json"
-BOOTSTRAP_RESAMPLES = 10_000
 _COLUMNS = ("BLEU", "Drawdown [95 %]", "Success", "Decode success", "Steps", "ms per edit", "Changed", "KL")
 
 
 @dataclass
-class EditReport:
+class EditReport(JsonReport):
     """
     What single edits of one model came to.
 
@@ -43,66 +36,32 @@ class EditReport:
     ```
     """
 
-    summary: dict[str, Any]
-    rows: list[dict[str, Any]]
+    picture = "drawdown.png"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as a JSON-serialisable dictionary."""
-        return dataclasses.asdict(self)
+    def title(self) -> str:
+        return f"Edits of {self.summary['name']}"
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EditReport":
-        """Read what `to_dict` wrote."""
-        return cls(summary=values["summary"], rows=values["rows"])
-
-    def save(self, output_dir: str | os.PathLike) -> None:
-        """
-        Write `report.json`, `report.md` and, where matplotlib is installed, `drawdown.png`.
-
-        Raises:
-            EditableFileError: if `output_dir` is a file.
-        """
-        with whole_folder(output_dir) as folder:
-            (folder / REPORT_NAME).write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
-            title = f"# Edits of {self.summary['name']}"
-            (folder / "report.md").write_text(f"{title}\n\n{self.markdown()}", encoding="utf-8")
-            plot_drawdown([self], folder / "drawdown.png")
-
-    @classmethod
-    def load(cls, output_dir: str | os.PathLike) -> "EditReport":
-        """
-        Read what `save` wrote.
-
-        Raises:
-            EditableFileError: if there is no whole report in the folder.
-        """
-        path = Path(output_dir) / REPORT_NAME
-        try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EditableFileError(
-                f"{os.fspath(output_dir)!r} holds no whole {REPORT_NAME} ({error}). EditReport.save writes one."
-            ) from error
-
-    def markdown(self) -> str:
-        """The table of the measures, and a list of how they were taken."""
+    def facts(self) -> list[str]:
         summary = self.summary
-        versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-        config = ", ".join(f"{name}={value}" for name, value in summary["edit_config"].items() if value is not None)
         low, high = summary["chrf_drawdown_interval"]
-        facts = [
+        both_low, both_high = summary["drawdown_interval_with_sentences"]
+        return [
             f"Edits: {summary['num_edits']}, of which {summary['failed_edits']} ended in a value that is not finite.",
-            f"Test set: {summary['num_test']} sentences, beam {summary['num_beams']}, decoded anew after every edit.",
-            f"BLEU: `{summary['bleu_signature']}`. Mean absolute change: {summary['mean_absolute_difference']:.3f}.",
+            f"Test set: {summary['num_test']} sentences.",
+            f"BLEU: `{summary['bleu_signature']}`. Mean absolute change: {summary['mean_absolute_difference']:.3f}. "
+            f"Interval of the drawdown over edits and sentences: [{both_low:.2f}, {both_high:.2f}].",
             f"chrF: {summary['chrf']:.2f}, drawdown {summary['chrf_drawdown']:.2f} [{low:.2f}, {high:.2f}], "
             f"`{summary['chrf_signature']}`.",
-            f"Edits are scored with length penalty {summary['length_penalty']:g}: {config}.",
-            f"Interval: bootstrap over edits, {BOOTSTRAP_RESAMPLES:,} resamples, seed {summary['seed']}.",
-            f"Machine: {summary['machine']}. Versions: {versions}.",
+            INTERVALS,
         ]
-        if "command" in summary:
-            facts.append(f"Command: `{summary['command']}`.")
-        return f"{format_table([self])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
+
+    @classmethod
+    def table(cls, reports: Sequence["EditReport"]) -> str:
+        return format_table(reports)
+
+    @classmethod
+    def plot(cls, reports: Sequence["EditReport"], path: str | os.PathLike) -> None:
+        plot_drawdown(reports, path)
 
 
 def format_table(reports: Sequence[EditReport]) -> str:
@@ -114,7 +73,7 @@ def format_table(reports: Sequence[EditReport]) -> str:
     Raises:
         EditableValueError: if there is no report.
     """
-    _check_any(reports)
+    check_any(reports)
     lines = [f"| Model | {' | '.join(_COLUMNS)} |", "|:---" + "|---:" * len(_COLUMNS) + "|"]
     for report in reports:
         summary = report.summary
@@ -134,27 +93,6 @@ def format_table(reports: Sequence[EditReport]) -> str:
     return "\n".join(lines)
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """
-    95 % interval of the mean: its 2.5 and 97.5 percentiles over 10,000 resamples with replacement.
-
-    Args:
-        values (`Sequence[float]`): one value an edit.
-        seed (`int`, *optional*, defaults to `0`): of the resamples.
-
-    Raises:
-        EditableValueError: if there is no value.
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.size == 0:
-        raise EditableValueError("There are no values to resample; give one an edit.")
-    rng = np.random.default_rng(seed)
-    # A thousand resamples at a time, so that 10,000 edits take 80 MB and not 800.
-    blocks = (rng.integers(sample.size, size=(1000, sample.size)) for _ in range(BOOTSTRAP_RESAMPLES // 1000))
-    low, high = np.percentile([sample[block].mean(1) for block in blocks], [2.5, 97.5])
-    return float(low), float(high)
-
-
 def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> None:
     """
     Draw how the BLEU drawdown is distributed over edits, with its mean and interval, for one or several reports.
@@ -164,7 +102,7 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
     Raises:
         EditableValueError: if there is no report.
     """
-    _check_any(reports)
+    check_any(reports)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -224,8 +162,3 @@ def drawdown_range(values: np.ndarray) -> tuple[float, float, float]:
 def _in_words(report: EditReport) -> str:
     low, high = report.summary["drawdown_interval"]
     return f"mean {report.summary['drawdown']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {len(report.rows)} edits"
-
-
-def _check_any(reports: Sequence[EditReport]) -> None:
-    if not reports:
-        raise EditableValueError("There is no report; give at least one EditReport.")

@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..collator import DataCollatorForEditableSeq2Seq
-from ..decoding import EncodedSources, batches_by_length, beam_search
-from ..errors import EditableValueError
-from ..scoring import num_tokens, token_kl
-from ..tail import Tail, TrunkStates
+from ..decoding import EncodedSources, batches_by_length, beam_search, encode_sources
+from ..errors import EditableError, EditableValueError
+from ..mining import choose
+from ..tail import Tail
+from .recorded import RecordedDecoding, record
+from .references import PREDICTIONS, ReferenceStates
 
 
 class EncodedTestSet:
     """
-    Sentence pairs in batches, with the encoder and trunk states kept, which no edit moves.
+    Sentence pairs in batches, with what no edit moves of the encoder's and the decoder's states.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): the model before any edit.
@@ -40,7 +41,8 @@ class EncodedTestSet:
         batch_size: int,
         translations: Sequence[str] | None = None,
     ):
-        self._tokenizer = collator.tokenizer
+        self._tokenizer, self._tail = collator.tokenizer, tail
+        self._recorded: RecordedDecoding | None = None
         sources = self._tokenizer([pair["source"] for pair in pairs]).input_ids
         references = self._tokenizer(text_target=[pair["target"] for pair in pairs]).input_ids
         longest = collator.max_source_length
@@ -50,29 +52,73 @@ class EncodedTestSet:
                     f"The test pair of {pair['source'][:60]!r} has more than the {longest} tokens that the model "
                     "takes. Leave it out of the test set."
                 )
-        self._batches: list[tuple[EncodedSources, Tensor, TrunkStates]] = []
+        self._references = ReferenceStates(tail, collator, sources, references, PREDICTIONS)
+        self._sources: list[EncodedSources] = []
         self._expected: list[int] = []
         translated = sources if translations is None else self._tokenizer(text_target=list(translations)).input_ids
         lengths = {index: len(ids) for index, ids in enumerate(translated)}
         for indices in batches_by_length(lengths, batch_size):
-            batch = collator([{"input_ids": sources[i], "labels": references[i]} for i in indices]).to(model.device)
-            states = tail.record(batch["input_ids"], batch["attention_mask"], batch["labels"])
-            sources_of = EncodedSources(indices, states.encoder_states, batch["attention_mask"])
-            self._batches.append((sources_of, batch["labels"], states))
+            self._sources.append(encode_sources(model, self._tokenizer, dict(enumerate(sources)), indices))
             # Far more than what they translate to, or are.
             self._expected.append(3 * max(lengths[index] for index in indices) // 2 + 10)
 
     def translate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
         """Translations by beam search, in the order of the pairs."""
-        batches = [sources for sources, _, _ in self._batches]
-        output = beam_search(model, batches, self._expected, num_beams, max_new_tokens)
-        texts = self._tokenizer.batch_decode([output[index] for index in range(len(output))], skip_special_tokens=True)
-        return list(texts)
+        return self._texts(beam_search(model, self._sources, self._expected, num_beams, max_new_tokens))
+
+    def record(self, num_beams: int, max_new_tokens: int, max_bytes: int) -> list[str]:
+        """
+        Translations of the model before any edit, with a record from which `retranslate` finds those after an edit.
+
+        Args:
+            max_bytes (`int`): the most memory for the record.
+        """
+        self._limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
+        output = beam_search(self._tail.model, self._sources, self._expected, **self._limits)
+        if max_bytes:
+            search = (self._tail, self._sources, self._expected, output)
+            self._recorded = record(*search, max_bytes=max_bytes, **self._limits)
+        return self._texts(output)
+
+    def retranslate(self) -> list[str]:
+        """What `translate` gives with the parameters that the recorded model has now."""
+        if self._recorded is None:
+            return self.translate(self._tail.model, **self._limits)
+        return self._texts(self._recorded.translate())
+
+    def verify(self, translations: Sequence[str], count: int, seed: int) -> None:
+        """
+        Decode some sentences by `generate` with the parameters that the recorded model has now.
+
+        Args:
+            translations (`list[str]`): what `retranslate` gave.
+            count (`int`): how many sentences, chosen at random.
+            seed (`int`): of the choice.
+
+        Raises:
+            EditableError: if a translation is another one.
+        """
+        chosen = set(choose(len(translations), min(count, len(translations)), seed))
+        parts = [part.select([row for row, i in enumerate(part.indices) if i in chosen]) for part in self._sources]
+        used = [(part, length) for part, length in zip(parts, self._expected, strict=True) if part.indices]
+        output = beam_search(self._tail.model, *zip(*used, strict=True), **self._limits)
+        texts = self._tokenizer.batch_decode(list(output.values()), skip_special_tokens=True)
+        for index, text in zip(output, texts, strict=True):
+            if text != translations[index]:
+                raise EditableError(
+                    f"From the record, sentence {index} is translated as {translations[index]!r}; generate gives "
+                    f"{text!r}. Set record_gigabytes=0, and please report it."
+                )
+
+    def describe_record(self) -> dict[str, int] | None:
+        """Bytes, prefixes and sentences in the record."""
+        return None if self._recorded is None else self._recorded.describe()
 
     def divergence(self, tail: Tail, parameters: Mapping[str, Tensor]) -> float:
         """`KL(model || model with the parameters)` in nats, averaged over the tokens of all references."""
-        total = sum(
-            token_kl(tail.logits(states), tail.logits(states, parameters), labels).sum(dtype=torch.float64)
-            for _, labels, states in self._batches
-        )
-        return float(total / sum(num_tokens(labels) for _, labels, _ in self._batches))
+        tokens = self._references.tokens
+        return float((self._references.divergences(parameters, tail) * tokens).sum() / tokens.sum())
+
+    def _texts(self, output: Mapping[int, list[int]]) -> list[str]:
+        ids = [output[index] for index in range(len(output))]
+        return list(self._tokenizer.batch_decode(ids, skip_special_tokens=True))

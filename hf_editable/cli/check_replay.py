@@ -1,0 +1,139 @@
+"""Check that edited models' translations from a record equal those of `generate`, and time both in turn."""
+
+import json
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EditableError
+from . import parse_arguments, run_main
+from .loading import load_data, load_edits, load_model, load_tokenizer
+
+
+if TYPE_CHECKING:
+    from ..evaluation.test_set import EncodedTestSet
+    from ..modeling import EditableMixin
+
+
+@dataclass
+class CheckArguments:
+    """Which edits to make, and what to translate after each."""
+
+    model_name_or_path: str = field(metadata={"help": "Model to edit: a folder, or a name on the Hub."})
+    edits_dir: str = field(metadata={"help": "Folder of mined edits."})
+    data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
+    output_dir: str = field(metadata={"help": "Folder for the result."})
+    split: str = field(default="test", metadata={"help": "Split that is translated after every edit."})
+    num_edits: int = field(default=20, metadata={"help": "Edits to make, chosen at random."})
+    num_test: int | None = field(default=None, metadata={"help": "Sentences to translate. Default: all."})
+    num_beams: int = field(default=5, metadata={"help": "Beam size."})
+    batch_size: int = field(default=64, metadata={"help": "Sentences that are decoded anew at once."})
+    max_new_tokens: int = field(default=100, metadata={"help": "The most tokens of a translation."})
+    learning_rate: float | None = field(default=None, metadata={"help": "Step size of edits. Default: the model's."})
+    record_gigabytes: float = field(default=4.0, metadata={"help": "The most memory for the record."})
+    seed: int = field(default=0, metadata={"help": "Seed of the choices at random."})
+
+
+def _timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:
+    import torch
+
+    start = time.perf_counter()
+    result = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - start
+
+
+def _rows(arguments: CheckArguments, model: "EditableMixin", test_set: "EncodedTestSet", inputs: list[Any]) -> Any:
+    from ..decoding import frozen
+
+    options = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
+    decoding = {"num_beams": arguments.num_beams, "max_new_tokens": arguments.max_new_tokens}
+    for number, tensors in enumerate(inputs):
+        result = model.edit(**tensors, **options)
+        works = {"generate": lambda: test_set.translate(model, **decoding), "record": test_set.retranslate}
+        # In turn, so that neither always comes first.
+        order = list(works) if number % 2 else list(reversed(works))
+        with model.edited(result.patch), frozen(model):
+            found = {name: _timed(works[name]) for name in order}
+        texts = {name: texts for name, (texts, _) in found.items()}
+        different = sum(a != b for a, b in zip(texts["generate"], texts["record"], strict=True))
+        seconds = {f"{name}_seconds": seconds for name, (_, seconds) in found.items()}
+        yield {"steps": result.steps, "different": different, **seconds}
+
+
+def _check(argv: list[str] | None) -> None:
+    from transformers.utils import logging
+
+    from ..collator import DataCollatorForEditableSeq2Seq
+    from ..decoding import frozen
+    from ..evaluation.settings import choose_rows, machine, versions
+    from ..evaluation.test_set import EncodedTestSet
+    from ..files import check_folder, whole_folder
+    from ..tail import Tail
+
+    (arguments,) = parse_arguments([CheckArguments], argv, __doc__)
+    check_folder(arguments.output_dir)
+    model, tokenizer = load_model(arguments.model_name_or_path), load_tokenizer(arguments.model_name_or_path)
+    collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+    columns, seed = ("source", "target"), arguments.seed
+    data = load_data(arguments.data_dir, arguments.split)[arguments.split]
+    sentences = list(choose_rows("the test set", data, columns, arguments.num_test, seed).values())
+    edits = load_edits(arguments.edits_dir)
+    edits = choose_rows("edits", edits, (*columns, "alternatives"), arguments.num_edits, seed).values()
+    inputs = [collator.edit_inputs(edit, model.device) for edit in edits]
+    limits = {"num_beams": arguments.num_beams, "max_new_tokens": arguments.max_new_tokens}
+    with frozen(model):
+        encoding = (model, Tail(model, model.edit_config), collator, sentences, arguments.batch_size)
+        test_set = EncodedTestSet(*encoding, EncodedTestSet(*encoding).translate(model, **limits))
+        max_bytes = int(arguments.record_gigabytes * 1e9)
+        _, seconds = _timed(lambda: test_set.record(**limits, max_bytes=max_bytes))
+    if test_set.describe_record() is None:
+        raise EditableError(f"The search of a {type(model).__name__} was not recorded. Set --record_gigabytes.")
+    rows = list(logging.tqdm(_rows(arguments, model, test_set, inputs), total=len(inputs), desc="Checking edits"))
+    times = {name: [row[f"{name}_seconds"] for row in rows] for name in ("generate", "record")}
+    summary = {
+        "edits": len(rows),
+        "sentences": len(sentences),
+        "different": sum(row["different"] for row in rows),
+        "generate_seconds": statistics.median(times["generate"]),
+        "record_seconds": statistics.median(times["record"]),
+        "ratio": sum(times["generate"]) / sum(times["record"]),
+        "recording_seconds": seconds,
+        "record": test_set.describe_record(),
+        **vars(arguments),
+        "command": shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]),
+        "machine": machine(model.device),
+        "versions": versions(),
+    }
+    table = _table(summary)
+    with whole_folder(arguments.output_dir) as folder:
+        report = json.dumps({"summary": summary, "rows": rows}, indent=2, sort_keys=True)
+        (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+        (folder / "table.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+    if summary["different"]:
+        raise EditableError(f"{summary['different']} translations from the record are not those of generate.")
+
+
+def _table(summary: dict[str, Any]) -> str:
+    size = summary["record"]["bytes"] / 1e6
+    return "\n".join(
+        (
+            "| edits × sentences | other translations | `generate` (s) | from the record (s) | ratio | record (MB) |",
+            "|---|---|---|---|---|---|",
+            f"| {summary['edits']} × {summary['sentences']} | {summary['different']} "
+            f"| {summary['generate_seconds']:.2f} | {summary['record_seconds']:.2f} "
+            f"| {summary['ratio']:.1f} | {size:.0f} |",
+        )
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/check_replay.py`; returns the exit code."""
+    return run_main(_check, argv)

@@ -1,0 +1,341 @@
+"""How far edits reach: to the same sentence written otherwise, where they should, and to others, where not."""
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from sacrebleu.metrics import CHRF
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..collator import DataCollatorForEditableSeq2Seq, longest_input
+from ..decoding import check_count
+from ..errors import EditableValueError, NonFiniteEditError
+from ..files import check_folder
+from ..journal import Journal, fingerprint_rows
+from ..modeling import EditableMixin, EditResult
+from ..processes import is_main_process, on_main, share_out
+from .json_report import INTERVALS, REPORT_NAME, JsonReport, check_any, draw, markdown_table
+from .methods import EditMethod, LookupResult, make_edit
+from .settings import check_model, choose_rows, shared_arguments, shared_summary, translate_texts, weights
+from .source_variants import KINDS, NUMBER_WORDS, SAME_MEANING, NearestTexts, make_variant
+from .statistics import bootstrap_interval
+
+
+logger = logging.get_logger(__name__)
+
+ROWS_NAME = "rows.jsonl"
+_CHRF = CHRF()
+
+
+@dataclass
+class GeneralityReport(JsonReport):
+    """
+    What single edits of one model do to variants of their sources.
+
+    Args:
+        summary (`dict[str, Any]`):
+            how it was measured, and in `kinds` the measures by kind of variant: `count`; `target_before` and
+            `target`, the shares that are translated to the edit's target; `unchanged`; `closer`, the share whose
+            chrF against the target rose; `chrf_before` and `chrf` against it; `gain`, their mean difference, and its
+            `gain_interval`.
+        rows (`list[dict[str, Any]]`): one dictionary an edit, with its `variants`.
+    """
+
+    def title(self) -> str:
+        """See [`JsonReport`]."""
+        return f"How far edits of {self.summary['name']} reach"
+
+    def facts(self) -> list[str]:
+        """See [`JsonReport`]."""
+        summary = self.summary
+        return [
+            f"{summary['num_edits']} single edits, of which {summary['success_rate']:.1%} succeed and "
+            f"{summary['decode_success_rate']:.1%} are decoded as asked; variants of all of them.",
+            "Of variants that mean the same, many should become the target, or get closer to it; of the others "
+            "(another number, the nearest other sentence), few should, and most should stay unchanged.",
+            f"chrF of single sentences against the target: `{summary['chrf_signature']}`. {INTERVALS}",
+        ]
+
+    @classmethod
+    def table(cls, reports: Sequence["GeneralityReport"]) -> str:
+        """
+        A Markdown table, one row a report and kind of variant.
+
+        Raises:
+            EditableValueError: if there is no report.
+        """
+        check_any(reports)
+        header = ("Model", "Variant", "Meaning", "Variants", "Target", "Closer", "Unchanged", "chrF", "Gain [95 %]")
+        rows = []
+        for report in reports:
+            for kind, values in report.summary["kinds"].items():
+                low, high = values["gain_interval"]
+                meaning = "the same" if kind in SAME_MEANING else "another"
+                rows.append([str(report.summary["name"]), kind.replace("_", " "), meaning, str(values["count"])])
+                rows[-1] += [f"{values[key]:.1%}" for key in ("target", "closer", "unchanged")]
+                rows[-1] += [f"{values['chrf_before']:.1f} → {values['chrf']:.1f}"]
+                rows[-1] += [f"{values['gain']:.1f} [{low:.1f}, {high:.1f}]"]
+        return markdown_table(header, rows)
+
+    @classmethod
+    def plot(cls, reports: Sequence["GeneralityReport"], path: str | os.PathLike) -> None:
+        """
+        Draw by kind the shares of variants that become the target, and that change at all, and the gain in chrF.
+
+        Raises:
+            EditableValueError: if there is no report.
+        """
+        check_any(reports)
+        kinds = [kind for kind in KINDS if any(kind in report.summary["kinds"] for report in reports)]
+        height = 0.8 / len(reports)
+
+        def fill(axes: list[Any]) -> None:
+            for position, report in enumerate(reports):
+                values = report.summary["kinds"]
+                there = [kind for kind in kinds if kind in values]
+                places = [kinds.index(kind) + (position - (len(reports) - 1) / 2) * height for kind in there]
+                style = {"height": 0.9 * height, "color": f"C{position}", "label": str(report.summary["name"])}
+                axes[0].barh(places, [100 * values[kind]["target"] for kind in there], **style)
+                axes[1].barh(places, [100 * (1 - values[kind]["unchanged"]) for kind in there], **style)
+                for place, kind in zip(places, there, strict=True):
+                    axes[2].plot(
+                        values[kind]["gain_interval"], [place] * 2, color=f"C{position}", alpha=0.4, linewidth=6
+                    )
+                    axes[2].plot(values[kind]["gain"], place, "o", color=f"C{position}")
+            names = [f"{kind.replace('_', ' ')} ({'same' if kind in SAME_MEANING else 'other'})" for kind in kinds]
+            axes[0].set_yticks(range(len(kinds)), names)
+            axes[2].axvline(0, color="black", linewidth=0.8)
+            axes[2].set(xlabel="Gain in chrF against the target (95 % interval)")
+            axes[0].set(xlabel="Variants that become the target (%)", xlim=(0, 100))
+            axes[1].set(xlabel="Variants translated otherwise than before (%)", xlim=(0, 100))
+            for each in axes:
+                each.set_ylim(len(kinds) - 0.5, -0.5)
+            for each in axes[1:]:
+                each.set_yticks([])
+            axes[0].legend(frameon=False, loc="lower right")
+
+        draw(path, 14, 1.5 + 0.25 * len(kinds) * (1 + len(reports)), 3, fill)
+
+
+def measure_generality(
+    model: EditableMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Dataset,
+    corpus: Dataset,
+    *,
+    kinds: Sequence[str] = KINDS,
+    num_edits: int | None = None,
+    num_beams: int = 5,
+    batch_size: int = 64,
+    max_new_tokens: int | None = None,
+    output_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    number_words: Sequence[str] = NUMBER_WORDS,
+    name: str = "model",
+    method: EditMethod | None = None,
+    **edit_overrides: Any,
+) -> GeneralityReport:
+    """
+    Make single edits, each from the same model, and translate variants of their sources before and after.
+
+    Variants with another case, punctuation or a typo mean the same, so the correction should carry over. One with
+    another number, or the nearest other sentence of a corpus, does not, so its translation should stay. On the
+    processes of `accelerate launch` the edits are dealt out.
+
+    Args:
+        model ([`EditableMixin`]): the model to edit. It is not changed.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
+        edits ([`~datasets.Dataset`]): columns `source`, `target` and `alternatives`, as [`mine_edits`] gives them.
+        corpus ([`~datasets.Dataset`]): a column `source`, in which the nearest other sentences are found.
+        kinds (`Sequence[str]`, *optional*): the kinds of variants; see [`make_variant`]. By default all.
+        num_edits (`int`, *optional*): how many of `edits` to measure, chosen at random; `None` takes all.
+        num_beams (`int`, *optional*, defaults to `5`): beam size of all translations.
+        batch_size (`int`, *optional*, defaults to `64`): sentences translated at once.
+        max_new_tokens (`int`, *optional*):
+            The most tokens of a translation; `None` takes the model's generation settings, or 256 without any.
+        output_dir (`str`, *optional*): folder for `report.json`, `report.md`, `picture.png` and what is finished
+            meanwhile: a second call with the same arguments goes on where the first one ended.
+        seed (`int`, *optional*, defaults to `0`): of the choices at random and of the bootstrap.
+        number_words (`Sequence[str]`, *optional*): number words of the source language; by default German ones.
+        name (`str`, *optional*, defaults to `"model"`): what tables and pictures call the model.
+        method ([`EditMethod`], *optional*): what makes the edits; `None` is the model's own `edit`.
+        edit_overrides (*optional*): fields of [`EditConfig`] to edit with.
+
+    Returns:
+        [`GeneralityReport`].
+
+    Raises:
+        EditableTypeError: if the model is not editable.
+        EditableValueError:
+            if a number or a kind is out of range, a column is missing, a dataset is empty, or `output_dir` holds the
+            results of other arguments.
+        EditableFileError: if `output_dir` is a file, or results in it are damaged.
+
+    Example:
+
+    ```python
+    >>> from hf_editable.evaluation import measure_generality
+
+    >>> report = measure_generality(model, tokenizer, edits, data["test"], num_edits=100)  # doctest: +SKIP
+    >>> report.summary["kinds"]["typo"]["target"], report.summary["kinds"]["neighbour"]["unchanged"]  # doctest: +SKIP
+    (0.31, 0.87)
+    ```
+    """
+    check_model(model)
+    check_count("seed", seed, least=0)
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise EditableValueError(f"kinds={list(kinds)!r}: choose one or more of {', '.join(KINDS)}.")
+    chosen = choose_rows("edits", edits, ("source", "target", "alternatives"), num_edits, seed)
+    texts = [row["source"] for row in choose_rows("corpus", corpus, ("source",), None, seed).values()]
+    shared = {"num_beams": num_beams, "batch_size": batch_size, "max_new_tokens": max_new_tokens, "seed": seed}
+    arguments = {
+        **shared_arguments(model, list(chosen.items()), edit_overrides, method, name=name, **shared),
+        "corpus": fingerprint_rows(texts),
+        "kinds": [kind for kind in KINDS if kind in kinds],
+        "number_words": list(number_words),
+    }
+    journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
+    rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
+    if len(rows) == len(chosen) and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
+        return on_main(lambda: GeneralityReport.load(output_dir))
+    reach = _Reach(model, tokenizer, texts, arguments, edit_overrides, method)
+    jobs = [item for item in chosen.items() if item[0] not in rows]
+    options = {"total": len(chosen), "initial": len(rows), "desc": f"Editing {name}", "unit": "edit"}
+    with logging.tqdm(**options, disable=not is_main_process()) as progress:
+        for row in share_out(reach.measure, jobs):
+            rows[row["index"]] = row
+            if journal is not None:
+                journal.append([row])
+            progress.update()
+    ordered = [rows[index] for index in chosen]
+    report = GeneralityReport(
+        {**shared_summary(model, arguments, method), **_measures(ordered, arguments["kinds"], seed)}, ordered
+    )
+    if output_dir is not None:
+        on_main(lambda: report.save(output_dir))
+    return report
+
+
+class _Reach:
+    """Edits of one model, each with the variants of its source."""
+
+    def __init__(
+        self,
+        model: EditableMixin,
+        tokenizer: PreTrainedTokenizerBase,
+        corpus: list[str],
+        arguments: dict[str, Any],
+        overrides: dict[str, Any],
+        method: EditMethod | None,
+    ):
+        self._model = model
+        self._tokenizer = tokenizer
+        self._arguments = arguments
+        self._overrides = overrides
+        self._method = method
+        self._collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+        self._longest = longest_input(tokenizer, model, "encoder")
+        self._nearest = NearestTexts(corpus) if "neighbour" in arguments["kinds"] else None
+
+    def variants(self, index: int, source: str) -> dict[str, str]:
+        """The variants of an edit's source, by kind; they depend on the seed and the edit's index alone."""
+        found = {}
+        for kind in self._arguments["kinds"]:
+            # Each kind has its own numbers, so that it is the same whichever others there are.
+            rng = np.random.default_rng((self._arguments["seed"], index, KINDS.index(kind)))
+            if kind == "neighbour":
+                text = self._nearest(source)
+            else:
+                text = make_variant(kind, source, rng, self._arguments["number_words"])
+            if text is not None and (self._longest is None or len(self._tokenizer(text).input_ids) <= self._longest):
+                found[kind] = text
+        return found
+
+    def measure(self, indexed: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        """The row of one edit."""
+        index, edit = indexed
+        target = edit["target"].strip()
+        inputs = self._collator.edit_inputs(edit, self._model.device)
+        variants = self.variants(index, edit["source"])
+        texts = [edit["source"], *variants.values()]
+        before = self._translate(texts)
+        try:
+            result = make_edit(self._model, inputs, self._method, self._overrides)
+            after = self._translate_edited(texts, edit, result)
+        except NonFiniteEditError as error:
+            logger.warning(f"The edit of {edit['source']!r} failed: {error}")
+            result, after = None, before
+        return {
+            "index": index,
+            "source": edit["source"],
+            "target": edit["target"],
+            "failed": result is None,
+            "success": result is not None and result.success,
+            "steps": None if result is None else result.steps,
+            "before": before[0],
+            "decoded": after[0],
+            "decode_success": after[0].strip() == target,
+            "variants": [
+                {
+                    "kind": kind,
+                    "text": text,
+                    "same_tokens": self._tokenizer(text).input_ids == self._tokenizer(edit["source"]).input_ids,
+                    "before": old,
+                    "after": new,
+                    "chrf_before": _CHRF.sentence_score(old.strip(), [target]).score,
+                    "chrf": _CHRF.sentence_score(new.strip(), [target]).score,
+                }
+                for (kind, text), old, new in zip(variants.items(), before[1:], after[1:], strict=True)
+            ],
+        }
+
+    def _translate(self, texts: list[str]) -> list[str]:
+        options = {key: self._arguments[key] for key in ("num_beams", "batch_size", "max_new_tokens")}
+        return translate_texts(self._model, self._tokenizer, texts, **options)
+
+    def _translate_edited(self, texts: list[str], edit: dict[str, Any], result: EditResult) -> list[str]:
+        with weights(self._model, result.patch.tensors):
+            after = self._translate(texts)
+        if isinstance(result, LookupResult):
+            return [
+                edit["target"] if text == edit["source"] else said for text, said in zip(texts, after, strict=True)
+            ]
+        return after
+
+
+def _measures(rows: list[dict[str, Any]], kinds: list[str], seed: int) -> dict[str, Any]:
+    """The measures over all edits, by kind of variant; kinds that no source has a variant of are left out."""
+    by_kind = {}
+    for kind in kinds:
+        pairs = [(variant, row["target"].strip()) for row in rows for variant in row["variants"]]
+        pairs = [(variant, target) for variant, target in pairs if variant["kind"] == kind]
+        if not pairs:
+            continue
+        variants = [variant for variant, _ in pairs]
+        gains = [variant["chrf"] - variant["chrf_before"] for variant in variants]
+        by_kind[kind] = {
+            "count": len(pairs),
+            "same_tokens": statistics.fmean(variant["same_tokens"] for variant in variants),
+            "target_before": statistics.fmean(variant["before"].strip() == target for variant, target in pairs),
+            "target": statistics.fmean(variant["after"].strip() == target for variant, target in pairs),
+            "closer": statistics.fmean(gain > 0 for gain in gains),
+            "unchanged": statistics.fmean(variant["before"] == variant["after"] for variant in variants),
+            "chrf_before": statistics.fmean(variant["chrf_before"] for variant in variants),
+            "chrf": statistics.fmean(variant["chrf"] for variant in variants),
+            "gain": statistics.fmean(gains),
+            "gain_interval": list(bootstrap_interval(gains, seed)),
+        }
+    return {
+        "kinds": by_kind,
+        "num_edits": len(rows),
+        "failed_edits": sum(row["failed"] for row in rows),
+        "success_rate": statistics.fmean(row["success"] for row in rows),
+        "decode_success_rate": statistics.fmean(row["decode_success"] for row in rows),
+        "chrf_signature": str(_CHRF.get_signature()),
+    }

@@ -1,0 +1,156 @@
+"""What reports have in common: plain JSON values in a folder, with a table and a picture."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from transformers.utils import logging
+
+from ..errors import EditableFileError, EditableValueError
+from ..files import whole_folder
+from .statistics import BOOTSTRAP_RESAMPLES
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+logger = logging.get_logger(__name__)
+
+REPORT_NAME = "report.json"
+PICTURE_NAME = "picture.png"
+
+
+@dataclass
+class JsonReport:
+    """
+    Base class of reports.
+
+    Args:
+        summary (`dict[str, Any]`): the measures, and how they were taken; plain JSON values.
+        rows (`list[dict[str, Any]]`): what the measures are computed from.
+    """
+
+    picture: ClassVar[str] = PICTURE_NAME
+
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as a JSON-serialisable dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "JsonReport":
+        """Read what `to_dict` wrote."""
+        return cls(summary=values["summary"], rows=values["rows"])
+
+    def save(self, output_dir: str | os.PathLike) -> None:
+        """
+        Write `report.json`, `report.md` and, where matplotlib is installed, a picture.
+
+        Raises:
+            EditableFileError: if `output_dir` is a file.
+        """
+        with whole_folder(output_dir) as folder:
+            (folder / REPORT_NAME).write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+            (folder / "report.md").write_text(f"# {self.title()}\n\n{self.markdown()}", encoding="utf-8")
+            self.plot([self], folder / self.picture)
+
+    @classmethod
+    def load(cls, output_dir: str | os.PathLike) -> "JsonReport":
+        """
+        Read what `save` wrote.
+
+        Raises:
+            EditableFileError: if there is no whole report in the folder.
+        """
+        path = Path(output_dir) / REPORT_NAME
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EditableFileError(
+                f"{os.fspath(output_dir)!r} holds no whole {REPORT_NAME} ({error}). {cls.__name__}.save writes one."
+            ) from error
+
+    def title(self) -> str:
+        """What the report is of, in a few words."""
+        raise NotImplementedError
+
+    def facts(self) -> list[str]:
+        """How the measures were taken, in sentences."""
+        raise NotImplementedError
+
+    @classmethod
+    def table(cls, reports: Sequence["JsonReport"]) -> str:
+        """A Markdown table of one or several reports."""
+        raise NotImplementedError
+
+    @classmethod
+    def plot(cls, reports: Sequence["JsonReport"], path: str | os.PathLike) -> None:
+        """Draw one or several reports into a file; without matplotlib nothing is drawn, with a warning."""
+        raise NotImplementedError
+
+    def markdown(self) -> str:
+        """The table of the measures, and a list of how they were taken."""
+        summary = self.summary
+        made = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+        config = ", ".join(f"{name}={value}" for name, value in summary["edit_config"].items() if value is not None)
+        facts = [
+            *self.facts(),
+            f"Method: {summary['method']}. Edits are scored with length penalty {summary['length_penalty']:g}: "
+            f"{config}.",
+            f"Beam {summary['num_beams']}, seed {summary['seed']}.",
+            f"Machine: {summary['machine']}. Versions: {made}.",
+        ]
+        if "command" in summary:
+            facts.append(f"Command: `{summary['command']}`.")
+        return f"{self.table([self])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    lines = [f"| {' | '.join(header)} |", "|:---" + "|---:" * (len(header) - 1) + "|"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def check_any(reports: Sequence[Any]) -> None:
+    """
+    Raises:
+        EditableValueError: if there is no report.
+    """
+    if not reports:
+        raise EditableValueError("There is no report; give at least one.")
+
+
+def draw(path: str | os.PathLike, width: float, height: float, columns: int, fill: Any) -> None:
+    """
+    Write a picture.
+
+    Args:
+        path (`str`): the file.
+        width (`float`): in inches.
+        height (`float`): in inches.
+        columns (`int`): axes beside each other.
+        fill (`Callable`): takes a list of so many axes and draws into them.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        logger.warning("matplotlib is not installed, so there is no picture: pip install hf_editable[plots]")
+        return
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)  # no global state, no display
+    axes: list[Axes] = list(figure.subplots(1, columns, squeeze=False)[0])
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+    fill(axes)
+    figure.savefig(path, dpi=150)
+
+
+INTERVALS = f"Intervals: 95 %, bootstrap over edits, {BOOTSTRAP_RESAMPLES:,} resamples."

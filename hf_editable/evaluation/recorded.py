@@ -1,0 +1,158 @@
+"""A test set's translations by edited models, without decoding all of it again after each edit."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from transformers.utils import logging
+
+from ..decoding import EncodedSources, beam_search
+from ..tail import Tail
+from .references import MOST_LOGITS
+from .replay import RecordedSearch
+
+
+logger = logging.get_logger(__name__)
+
+_MOST_SOURCES = 256
+
+
+class RecordedDecoding:
+    """
+    Beam search over a test set by a model and its edits, on a record of the prefixes that searches have visited.
+
+    Sources that do not fit into the record, and those whose search comes down to rounding, are decoded by `generate`.
+
+    Args:
+        tail ([`Tail`]): the part of the model that edits move.
+        batches (`list[EncodedSources]`): the sources, those with translations of similar lengths together.
+        expected (`list[int]`): for each batch, a number of tokens that its translations hardly ever have.
+        num_beams (`int`): beam size.
+        max_new_tokens (`int`): the most tokens of a translation.
+        max_bytes (`int`): size that the record is kept below.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        batches: Sequence[EncodedSources],
+        expected: Sequence[int],
+        num_beams: int,
+        max_new_tokens: int,
+        max_bytes: int,
+    ):
+        self._model = tail.model
+        self._limits = (num_beams, max_new_tokens)
+        self._max_bytes = max_bytes
+        self._plain_size = max(len(part.indices) for part in batches)
+        self._expected = {i: length for part, length in zip(batches, expected, strict=True) for i in part.indices}
+        vocabulary = tail.model.config.get_text_config(decoder=True).vocab_size
+        size = min(_MOST_SOURCES, max(8, MOST_LOGITS // (vocabulary * num_beams)))
+        together = EncodedSources.join(batches)
+        rows = list(range(len(together.indices)))
+        self._searches = [
+            RecordedSearch(tail, together.select(rows[start : start + size])) for start in range(0, len(rows), size)
+        ]
+        self._plain: list[EncodedSources] = []
+        self._is_recorded = False
+
+    def describe(self) -> dict[str, int]:
+        """How many sentences and prefixes are recorded, in how many bytes."""
+        return {
+            "sentences": sum(len(search.sources.indices) for search in self._searches),
+            "prefixes": sum(search.tree.prefixes() for search in self._searches),
+            "bytes": sum(search.tree.nbytes() for search in self._searches),
+        }
+
+    def translate(self) -> dict[int, list[int]]:
+        """
+        Token ids by the sources' indices, with the parameters that the model has now.
+
+        The first call is to be of the model before any edit: what it visits is kept for good, as far as it fits;
+        what later calls add is dropped when the record gets too large.
+        """
+        found: dict[int, list[int]] = {}
+        narrow: list[EncodedSources] = []
+        left = []
+        for search in self._searches:
+            output, rows = search.translate(*self._limits)
+            found |= output
+            narrow += [search.sources.select(rows)] if rows else []
+            if not self._is_recorded:
+                search.tree.keep()
+                if sum(known.tree.nbytes() for known in left) + search.tree.nbytes() > self._max_bytes:
+                    self._plain.append(search.sources)
+                    continue
+            left.append(search)
+        if sum(search.tree.nbytes() for search in left) > self._max_bytes:
+            for search in left:
+                search.tree.forget()
+        self._searches, self._is_recorded = left, True
+        unknown = [source for source in self._plain if not found.keys() >= set(source.indices)]
+        return found | self._decode([*narrow, *unknown])
+
+    def _decode(self, parts: Sequence[EncodedSources]) -> dict[int, list[int]]:
+        """By `generate`."""
+        if not parts:
+            return {}
+        together = EncodedSources.join(parts)
+        rows, size = list(range(len(together.indices))), self._plain_size
+        batches = [together.select(rows[start : start + size]) for start in range(0, len(rows), size)]
+        expected = [max(self._expected[index] for index in batch.indices) for batch in batches]
+        return beam_search(self._model, batches, expected, *self._limits)
+
+
+def record(
+    tail: Tail,
+    batches: Sequence[EncodedSources],
+    expected: Sequence[int],
+    translations: Mapping[int, list[int]],
+    **limits: int,
+) -> RecordedDecoding | None:
+    """
+    A record of the search of a model, if its kind of search can be recorded.
+
+    Args:
+        tail ([`Tail`]), batches (`list[EncodedSources]`), expected (`list[int]`): see [`RecordedDecoding`].
+        translations (`dict[int, list[int]]`):
+            what `generate` gives before any edit. Only if the record gives the very same is it used.
+        limits: `num_beams`, `max_new_tokens` and `max_bytes` of [`RecordedDecoding`].
+
+    Returns:
+        [`RecordedDecoding`], or `None`.
+    """
+    model = tail.model
+    if limits["num_beams"] < 2 or tail.first_index == 0 or model.dtype not in (torch.float32, torch.float64):
+        return None
+    try:
+        agrees = _scores_agree(tail, batches[0], limits["num_beams"], limits["max_new_tokens"])
+    except Exception as error:  # whatever a decoder raises that has its own ways with caches and masks
+        logger.info(f"The search of {type(model).__name__} cannot be recorded: {error!r}")
+        agrees = False
+    if not agrees:
+        logger.info(f"Every translation by {type(model).__name__} is decoded anew after an edit, which takes longer.")
+        return None
+    decoding = RecordedDecoding(tail, batches, expected, **limits)
+    found = decoding.translate()
+    padding = {model.generation_config.pad_token_id}
+    different = [i for i, ids in translations.items() if _tokens(found[i], padding) != _tokens(ids, padding)]
+    if different:
+        logger.warning(
+            f"A recorded search gives {len(different)} of {len(translations)} translations otherwise than generate, "
+            f"so {type(model).__name__} decodes every translation anew after an edit, which takes longer."
+        )
+        return None
+    return decoding
+
+
+def _scores_agree(tail: Tail, sources: EncodedSources, num_beams: int, max_new_tokens: int) -> bool:
+    """Whether a recorded search scores a few translations as `generate` does, which equal tokens alone do not show."""
+    few = sources.select(list(range(min(4, len(sources.indices)))))
+    search, limit = RecordedSearch(tail, few), min(16, max_new_tokens)
+    search.translate(num_beams, limit)
+    options = {"num_beams": num_beams, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
+    expected = few.generate(tail.model, limit, **options).sequences_scores
+    return torch.allclose(search.scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def _tokens(ids: Sequence[int], padding: set[int | None]) -> list[int]:
+    return [token for token in ids if token not in padding]

@@ -1,0 +1,308 @@
+"""The coefficients of an editor, chosen on validation edits: the most local ones with which edits still succeed."""
+
+import dataclasses
+import math
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..collator import DataCollatorForEditableSeq2Seq
+from ..configuration import EditConfig, EditOptimizer
+from ..decoding import check_count, frozen
+from ..editors import make_editor
+from ..errors import EditableValueError, NonFiniteEditError
+from ..files import check_folder
+from ..journal import Journal, fingerprint_model, fingerprint_rows
+from ..modeling import EditableMixin
+from ..processes import is_main_process, share_out
+from ..tail import Tail
+from .settings import check_model, choose_rows
+from .test_set import EncodedTestSet
+
+
+logger = logging.get_logger(__name__)
+
+TUNING_NAME = "tuning.jsonl"
+# Step sizes are 10 ** (n / 8), for whole numbers n. The search begins with every half power of ten in these ranges.
+_PER_DECADE = 8
+_COARSE = _PER_DECADE // 2
+_LIMITS = (-8 * _PER_DECADE, 4 * _PER_DECADE)
+_RANGES: dict[str, tuple[float, float]] = {
+    EditOptimizer.GD.value: (1e-2, 1.0),
+    EditOptimizer.SCALED_GD.value: (1e-1, 1e1),
+    EditOptimizer.RPROP.value: (1e-4, 1e-2),
+    EditOptimizer.RMSPROP.value: (1e-4, 1e-2),
+    EditOptimizer.MOMENTUM.value: (1e-2, 1.0),
+    EditOptimizer.ADAM.value: (1e-4, 1e-2),
+}
+_OTHER_VALUES = {"beta": (0.5, 0.9, 0.99), "momentum": (0.5, 0.9)}
+
+
+@dataclass
+class TriedSetting:
+    """
+    What the validation edits came to with one setting of an editor's coefficients.
+
+    Args:
+        coefficients (`dict[str, float]`): the setting: `learning_rate`, and `beta` and `momentum` where they count.
+        success_rate (`float`): share of the edits that hold.
+        kl (`float`, *optional*):
+            `KL(model || edited model)` in nats a token of the validation references, averaged over the edits that
+            did not fail; `None` if all did.
+        mean_loss (`float`, *optional*): mean of `l_e` after these edits.
+        mean_steps (`float`, *optional*): mean of the steps that they took.
+        failed_edits (`int`): edits that failed: a value was not finite. They do not count as successes.
+        milliseconds_median (`float`, *optional*): time of one of them.
+    """
+
+    coefficients: dict[str, float]
+    success_rate: float
+    kl: float | None
+    mean_loss: float | None
+    mean_steps: float | None
+    failed_edits: int
+    milliseconds_median: float | None
+
+
+@dataclass
+class TunedEditor:
+    """
+    The outcome of [`tune_editor`].
+
+    Args:
+        chosen ([`TriedSetting`]): the setting to edit with.
+        reached (`bool`): whether enough edits succeed with it; if not, with no setting that was tried.
+        tried (`list[TriedSetting]`): all settings, in the order in which they were tried.
+    """
+
+    chosen: TriedSetting
+    reached: bool
+    tried: list[TriedSetting]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as a JSON-serialisable dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TunedEditor":
+        """Read what `to_dict` wrote."""
+        tried = [TriedSetting(**setting) for setting in values["tried"]]
+        return cls(TriedSetting(**values["chosen"]), values["reached"], tried)
+
+
+def tune_editor(
+    model: EditableMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Dataset,
+    sentences: Dataset,
+    *,
+    num_edits: int | None = None,
+    num_sentences: int | None = 200,
+    target_success: float = 0.95,
+    refinements: int = 2,
+    batch_size: int = 64,
+    output_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    **edit_overrides: Any,
+) -> TunedEditor:
+    """
+    Choose the coefficients of an editor as the paper does (section 4.1): the most local edits among the settings with
+    which at least 95 % of the edits succeed within `max_steps` steps.
+
+    Locality is the KL divergence between the predictions before and after an edit, on sentences that stay the same
+    for all settings: no translation is needed. If no setting makes enough edits succeed, the one with the most
+    successes is chosen.
+
+    The search starts with a logarithmic grid of step sizes, and goes on beyond its ends as long as that helps. The
+    editor's other coefficients, where it has any, are varied one after the other, each with step sizes of its own.
+    Then the step size is refined around the best setting.
+
+    On the processes of `accelerate launch`, all of which must call this, the edits are dealt out.
+
+    Args:
+        model ([`EditableMixin`]): the model to edit. It is not changed.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
+        edits ([`~datasets.Dataset`]):
+            Validation edits, with the columns `source`, `target` and `alternatives`, other than those that the result
+            is measured with.
+        sentences ([`~datasets.Dataset`]): validation pairs to measure locality on, with columns `source`, `target`.
+        num_edits (`int`, *optional*): how many of `edits` to make, chosen at random; `None` takes all.
+        num_sentences (`int`, *optional*, defaults to `200`): how many of `sentences` to take; `None` takes all.
+        target_success (`float`, *optional*, defaults to `0.95`): share of the edits that must succeed.
+        refinements (`int`, *optional*, defaults to `2`):
+            How often the spacing of the step sizes is halved at the end: from half powers of ten to quarters and
+            eighths; at most 2.
+        batch_size (`int`, *optional*, defaults to `64`): sentences whose predictions are computed at once.
+        output_dir (`str`, *optional*):
+            Folder for the settings that are finished: a second call with the same arguments goes on with them.
+        seed (`int`, *optional*, defaults to `0`): of the choices at random.
+        edit_overrides (*optional*): fields of [`EditConfig`] to edit with, such as `optimizer="adam"`.
+
+    Returns:
+        [`TunedEditor`].
+
+    Raises:
+        EditableTypeError: if the model is not editable.
+        EditableValueError:
+            if a number is out of range, a column is missing, a dataset is empty, an edit or a sentence is longer than
+            the model takes, or `output_dir` holds the results of other arguments.
+
+    Example:
+
+    ```python
+    >>> from hf_editable.evaluation import tune_editor
+
+    >>> tuned = tune_editor(model, tokenizer, edits, data["validation"], optimizer="adam")  # doctest: +SKIP
+    >>> tuned.chosen.coefficients  # doctest: +SKIP
+    {'learning_rate': 0.000562, 'beta': 0.9, 'momentum': 0.5}
+    ```
+    """
+    check_model(model)
+    if not 0 < target_success <= 1:
+        raise EditableValueError(f"target_success={target_success!r}: it must be above 0, and 1 at most.")
+    if check_count("refinements", refinements, least=0) > 2:
+        raise EditableValueError(f"refinements={refinements!r}: it must be 0, 1 or 2.")
+    check_count("seed", seed, least=0)
+    columns = ("source", "target", "alternatives")
+    chosen_edits = list(choose_rows("edits", edits, columns, num_edits, seed).values())
+    pairs = list(choose_rows("sentences", sentences, columns[:2], num_sentences, seed).values())
+    config = model.edit_config.replace(**edit_overrides)
+    arguments = {
+        "model": fingerprint_model(model),
+        "edits": fingerprint_rows(chosen_edits),
+        "sentences": fingerprint_rows(pairs),
+        "edit_config": config.to_dict(),
+    }
+    journal = None if output_dir is None else Journal(check_folder(output_dir) / TUNING_NAME, arguments)
+    trials = _Trials(model, tokenizer, config, chosen_edits, (pairs, batch_size), journal)
+    return _Search(trials, target_success).run(refinements)
+
+
+class _Trials:
+    """The validation edits of one editor with any coefficients; each setting is tried once."""
+
+    def __init__(
+        self,
+        model: EditableMixin,
+        tokenizer: PreTrainedTokenizerBase,
+        config: EditConfig,
+        edits: Sequence[dict[str, Any]],
+        sentences: tuple[Sequence[dict[str, str]], int],
+        journal: Journal | None,
+    ):
+        self.config = config
+        self._model = model
+        self._journal = journal
+        collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+        self._edits = [collator.edit_inputs(edit, model.device) for edit in edits]
+        self._finished = [TriedSetting(**row) for row in journal.rows] if journal is not None else []
+        self._tail = Tail(model, config)
+        with frozen(model):
+            self._sentences = EncodedTestSet(model, self._tail, collator, *sentences)
+
+    def __call__(self, coefficients: dict[str, float]) -> TriedSetting:
+        for setting in self._finished:
+            if setting.coefficients == coefficients:
+                return setting
+        config = self.config.replace(**coefficients)
+        name = ", ".join(f"{value:.3g}" for value in coefficients.values())
+        options = {"total": len(self._edits), "desc": f"Tuning {config.optimizer} ({name})", "unit": "edit"}
+        rows = []
+        with logging.tqdm(**options, leave=False, disable=not is_main_process()) as progress:
+            for row in share_out(lambda index: self._measure(index, config), range(len(self._edits))):
+                rows.append(row)
+                progress.update()
+        whole = [row for row in rows if row is not None]
+
+        def mean(key: str) -> float | None:
+            return statistics.fmean(row[key] for row in whole) if whole else None
+
+        setting = TriedSetting(
+            coefficients=coefficients,
+            success_rate=sum(row["success"] for row in whole) / len(rows),
+            kl=mean("kl"),
+            mean_loss=mean("loss"),
+            mean_steps=mean("steps"),
+            failed_edits=len(rows) - len(whole),
+            milliseconds_median=statistics.median(row["milliseconds"] for row in whole) if whole else None,
+        )
+        self._finished.append(setting)
+        if self._journal is not None:
+            self._journal.append([dataclasses.asdict(setting)])
+        logger.info(f"{config.optimizer}, {coefficients}: {setting.success_rate:.1%} succeed, KL {setting.kl}")
+        return setting
+
+    def _measure(self, index: int, config: EditConfig) -> dict[str, Any] | None:
+        """What one edit came to; `None` if it met a value that is not finite."""
+        start = time.perf_counter()
+        try:
+            result = self._model.edit(**self._edits[index], **config.to_dict())
+        except NonFiniteEditError:
+            return None
+        milliseconds = 1000 * (time.perf_counter() - start)  # the result has numbers in it, so a GPU is done
+        with frozen(self._model):
+            divergence = self._sentences.divergence(self._tail, result.patch.tensors)
+        if not math.isfinite(divergence):
+            return None
+        measured = {"success": result.success, "loss": result.loss, "steps": result.steps}
+        return {**measured, "kl": divergence, "milliseconds": milliseconds}
+
+
+class _Search:
+    """Tries settings of one editor, each next to the best of those before it."""
+
+    def __init__(self, trials: _Trials, target_success: float):
+        self._trials = trials
+        self._target = target_success
+        self._others = make_editor(trials.config).coefficients()
+        del self._others["learning_rate"]
+        self._tried: dict[tuple, TriedSetting] = {}
+
+    def run(self, refinements: int) -> TunedEditor:
+        low, high = (round(_PER_DECADE * math.log10(end)) for end in _RANGES[self._trials.config.optimizer])
+        others = dict(self._others)
+        best = min(range(low, high + 1, _COARSE), key=lambda step: self._rank(step, others))
+        best = self._climb(best, others, _COARSE)
+        for name in self._others:
+            found = [(self._rank(best, others), best, others)]
+            for value in _OTHER_VALUES[name]:
+                varied = {**others, name: value}
+                step = self._climb(best, varied, _COARSE)
+                found.append((self._rank(step, varied), step, varied))
+            _, best, others = min(found, key=lambda candidate: candidate[0])
+        for refinement in range(refinements):
+            best = self._climb(best, others, _COARSE >> (refinement + 1))
+        chosen = min(self._tried.values(), key=self._order)
+        return TunedEditor(chosen, chosen.success_rate >= self._target, list(self._tried.values()))
+
+    def _climb(self, step: int, others: dict[str, float], spacing: int) -> int:
+        """The best step size on a grid, from one of them to ever better neighbours."""
+        while True:
+            near = [step, step - spacing, step + spacing]
+            allowed = [number for number in near if _LIMITS[0] <= number <= _LIMITS[1]]
+            best = min(allowed, key=lambda number: self._rank(number, others))
+            if best == step:
+                return step
+            step = best
+
+    def _rank(self, step: int, others: Mapping[str, float]) -> tuple:
+        coefficients = {"learning_rate": float(f"{10 ** (step / _PER_DECADE):.3g}"), **others}
+        key = tuple(coefficients.values())
+        if key not in self._tried:
+            self._tried[key] = self._trials(coefficients)
+        return self._order(self._tried[key])
+
+    def _order(self, setting: TriedSetting) -> tuple:
+        """Small for good settings: the most local of those that succeed, else the most successful."""
+        if setting.success_rate >= self._target:
+            return (0, 0.0, setting.kl)
+        # Where none succeeds at all, what is left of the loss says which way success lies.
+        missed = setting.mean_loss if setting.success_rate == 0 else setting.kl
+        return (1, -setting.success_rate, math.inf if missed is None else missed)
