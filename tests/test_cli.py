@@ -10,12 +10,22 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 COMMANDS = sorted(path.stem for path in SCRIPTS.glob("*.py") if "hf_editable.cli" in path.read_text())
+COMPARED = ["--model_name_or_path", "m", "--data_dir", "d", "--output_dir", "out"]
+COMPARED += ["--validation_edits_dir", "v", "--test_edits_dir", "t"]
 NEEDED = {
     "prepare_data": ["--output_dir", "out"],
     "train_baseline": ["--data_dir", "data", "--output_dir", "out"],
     "train_editable": ["--model_name_or_path", "m", "--data_dir", "d", "--edits_dir", "e", "--output_dir", "out"],
     "mine_edits": ["--model_name_or_path", "model", "--data_dir", "data", "--output_dir", "out"],
     "evaluate_edits": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
+    "compare_editors": COMPARED,
+    "compare_parameters": COMPARED,
+    "analyze_edits": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
+    "build_report": ["--results_dir", "results", "--output_dir", "out"],
+    "compare_methods": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
+    "edit_sequence": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
+    "measure_generality": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
+    "check_replay": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
     "check_invariance": ["--output_dir", "out"],
     "edit_translation": ["--model_name_or_path", "model"],
 }
@@ -53,7 +63,9 @@ def test_a_script_ends_with_its_commands_exit_code(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["mine_edits", "train_editable", "evaluate_edits", "edit_translation"])
+@pytest.mark.parametrize(
+    "name", ["mine_edits", "train_editable", "evaluate_edits", "edit_translation", "compare_editors", "analyze_edits"]
+)
 def test_languages_come_in_pairs(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(name)([*NEEDED[name], "--source_lang", "deu_Latn"]) == 2

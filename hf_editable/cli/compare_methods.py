@@ -1,0 +1,87 @@
+"""Compare ways to edit one model on the same edits and test set: its editor, with penalties, fine-tuning, a table."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import EditableValueError
+from . import parse_arguments, run_main
+from .languages import LanguageArguments
+from .loading import load_data, load_edits
+from .measuring import (
+    METHODS,
+    MeasuringArguments,
+    MethodArguments,
+    ScoreArguments,
+    command_line,
+    load_editable,
+    report_folder,
+)
+
+
+if TYPE_CHECKING:
+    from ..evaluation import EditReport
+
+
+@dataclass(kw_only=True)
+class MethodsArguments(MeasuringArguments):
+    """Which model to edit, and with what."""
+
+    model_name_or_path: str = field(metadata={"help": "Model to edit: a folder, or a name on the Hub."})
+    methods: list[str] = field(
+        default_factory=lambda: [name for name in METHODS if name != "lora"],
+        metadata={"help": f"What to compare: some of {', '.join(METHODS)}. Default: all but lora, which needs PEFT."},
+    )
+
+    def __post_init__(self):
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods or len(set(self.methods)) != len(self.methods):
+            raise EditableValueError(
+                f"--methods {' '.join(self.methods)}: choose some of {', '.join(METHODS)}, each once."
+            )
+
+
+def _write(output_dir: str, reports: "list[EditReport]", command: str) -> None:
+    """Write the reports, with the command that made them, and their table and picture."""
+    from ..evaluation import format_table
+    from ..evaluation.json_report import PICTURE_NAME
+    from ..evaluation.methods_plot import plot_methods
+    from ..files import whole_folder
+
+    for report in reports:
+        report.summary["command"] = command
+        report.save(report_folder(output_dir, report.summary["name"]))
+    table = format_table(reports)
+    with whole_folder(output_dir) as folder:
+        (folder / "table.md").write_text(table + "\n", encoding="utf-8")
+        plot_methods(reports, folder / PICTURE_NAME)
+    print(table)
+
+
+def _compare(argv: list[str] | None) -> None:
+    kinds = (MethodsArguments, ScoreArguments, MethodArguments, LanguageArguments)
+    arguments, scores, settings, languages = parse_arguments(kinds, argv, __doc__)
+    from ..evaluation import evaluate_edits
+    from ..files import check_folder
+    from ..processes import on_main
+
+    check_folder(arguments.output_dir)
+    test_set = load_data(arguments.data_dir, arguments.split)[arguments.split]
+    edits = load_edits(arguments.edits_dir)
+    model, tokenizer = load_editable(arguments.model_name_or_path, languages)
+    # All are made before the first one runs, so that what is missing is said at once.
+    made = {name: settings.make(name, tokenizer, arguments.data_dir, arguments.seed) for name in arguments.methods}
+    options = {**arguments.options(), **vars(scores)}
+    reports = []
+    for name, method in made.items():
+        folder: Path = report_folder(arguments.output_dir, name)
+        report = evaluate_edits(
+            model, tokenizer, edits, test_set, name=name, output_dir=folder, method=method, **options
+        )
+        reports.append(report)
+    on_main(lambda: _write(arguments.output_dir, reports, command_line(argv)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/compare_methods.py`; returns the exit code."""
+    return run_main(_compare, argv)

@@ -1,0 +1,211 @@
+"""What the commands that measure edits share: their options, the way from data to reports, and what is written."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EditableValueError
+from .languages import LanguageArguments
+from .loading import load_data, load_model, load_tokenizer
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..evaluation.json_report import JsonReport
+    from ..evaluation.methods import EditMethod
+    from ..modeling import EditableMixin
+
+METHODS = ("edit", "kl", "rehearsal", "ewc", "finetune_all", "finetune_edited", "lora", "cache")
+
+
+@dataclass
+class MeasuringArguments:
+    """What to edit, with which edits, and how to translate."""
+
+    edits_dir: str = field(metadata={"help": "Folder of mined edits."})
+    data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
+    output_dir: str = field(metadata={"help": "Folder for the results. An interrupted run goes on where it ended."})
+    split: str = field(default="test", metadata={"help": "Split to measure on."})
+    num_edits: int | None = field(default=None, metadata={"help": "Edits to make, chosen at random. Default: all."})
+    num_beams: int = field(default=5, metadata={"help": "Beam size."})
+    batch_size: int = field(default=64, metadata={"help": "Sentences translated at once."})
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "The most tokens of a translation. Default: the model's own setting, or 256."}
+    )
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Step size of the model's own editor. Default: the model's."}
+    )
+    max_steps: int | None = field(default=None, metadata={"help": "The most steps of an edit. Default: the model's."})
+    seed: int = field(default=0, metadata={"help": "Seed of the choices at random and of the bootstrap."})
+
+    def options(self) -> dict[str, Any]:
+        """The arguments that all evaluations take."""
+        names = ("num_edits", "num_beams", "batch_size", "max_new_tokens", "seed")
+        given = {name: getattr(self, name) for name in ("learning_rate", "max_steps")}
+        given = {name: value for name, value in given.items() if value is not None}
+        return {**{name: getattr(self, name) for name in names}, **given}
+
+
+@dataclass
+class ScoreArguments:
+    """How a translated test set is scored."""
+
+    num_test: int | None = field(
+        default=None, metadata={"help": "Sentences to translate, chosen at random. Default: all."}
+    )
+    bleu_tokenize: str = field(
+        default="13a", metadata={"help": "Tokenizer of sacrebleu; none where the data are tokenized text."}
+    )
+    lowercase: bool = field(default=False, metadata={"help": "Whether BLEU ignores case."})
+
+
+@dataclass
+class ModelsArguments:
+    """Which models to measure."""
+
+    model_name_or_path: list[str] = field(metadata={"help": "Models to compare: folders, or names on the Hub."})
+    names: list[str] | None = field(
+        default=None, metadata={"help": "What to call the models. Default: the last part of their paths."}
+    )
+    method: str = field(default="edit", metadata={"choices": list(METHODS), "help": "What makes the edits."})
+
+    def labels(self) -> list[str]:
+        """
+        A name for each model.
+
+        Raises:
+            EditableValueError: if there are more or fewer names than models, or two are the same.
+        """
+        labels = self.names or [Path(model).name for model in self.model_name_or_path]
+        if len(labels) != len(self.model_name_or_path) or len(set(labels)) != len(labels):
+            raise EditableValueError(
+                f"--names {' '.join(labels)}: {len(self.model_name_or_path)} models need as many names, all different."
+            )
+        return labels
+
+
+@dataclass
+class MethodArguments:
+    """The settings of other ways to edit than the model's own; what is not given is each one's default."""
+
+    pairs_split: str = field(
+        default="train", metadata={"help": "Split of the pairs that kl, rehearsal and ewc protect."}
+    )
+    num_pairs: int | None = field(default=None, metadata={"help": "How many pairs they protect, chosen at random."})
+    kl_weight: float | None = field(default=None, metadata={"help": "Weight of the penalty of kl."})
+    rehearsal_weight: float | None = field(default=None, metadata={"help": "Weight of the penalty of rehearsal."})
+    ewc_weight: float | None = field(default=None, metadata={"help": "Weight of the penalty of ewc."})
+    finetune_all_learning_rate: float | None = field(
+        default=None, metadata={"help": "Step size of AdamW on all weights."}
+    )
+    finetune_edited_learning_rate: float | None = field(
+        default=None, metadata={"help": "Step size of AdamW on the weights that edits move."}
+    )
+    lora_learning_rate: float | None = field(default=None, metadata={"help": "Step size of AdamW on the adapters."})
+    lora_rank: int | None = field(default=None, metadata={"help": "Rank of the adapters."})
+
+    def make(self, name: str, tokenizer: "PreTrainedTokenizerBase", data_dir: str, seed: int) -> "EditMethod | None":
+        """
+        The method of a name; `None` for the model's own editor.
+
+        Args:
+            name (`str`): one of `METHODS`.
+            tokenizer ([`~transformers.PreTrainedTokenizerBase`]): the model's.
+            data_dir (`str`): folder of prepared data, with the split that has the pairs to protect.
+            seed (`int`): of the choices at random.
+
+        Raises:
+            EditableValueError: if there is no such method, or a value is out of range.
+            EditableImportError: if the method needs a package that is not installed.
+        """
+        from ..evaluation import methods
+
+        settings = {
+            key.removeprefix(f"{name}_"): value
+            for key, value in vars(self).items()
+            if key.startswith(f"{name}_") and value is not None
+        }
+        penalized = {
+            "kl": methods.KLPenaltyEditor,
+            "rehearsal": methods.RehearsalEditor,
+            "ewc": methods.ElasticWeightConsolidation,
+        }
+        if name in penalized:
+            if self.num_pairs is not None:
+                settings["num_pairs"] = self.num_pairs
+            pairs = load_data(data_dir, self.pairs_split)[self.pairs_split]
+            return penalized[name](tokenizer, pairs, seed=seed, **settings)
+        if name.startswith("finetune_"):
+            return methods.FineTuning(name.removeprefix("finetune_"), **settings)
+        others = {"edit": lambda: None, "cache": methods.ExactMatchCache}
+        if name == "lora":
+            return methods.LoraTuning(seed=seed, **settings)
+        return others[name]()
+
+
+def measure_models(
+    arguments: Any,
+    models: ModelsArguments,
+    method: MethodArguments,
+    languages: LanguageArguments,
+    measure: "Callable[..., JsonReport]",
+    argv: list[str] | None,
+) -> None:
+    """
+    Measure each model, write the reports with the command that made them, their table and their picture, and print
+    the table.
+
+    Args:
+        arguments ([`MeasuringArguments`]): what to measure.
+        models ([`ModelsArguments`]): the models.
+        method ([`MethodArguments`]): the settings of the method.
+        languages ([`LanguageArguments`]): the models' languages.
+        measure (`Callable`): takes a model, its tokenizer, a name, a folder and a method, and gives a report.
+        argv (`list[str]`, *optional*): the command line; `None` is that of the process.
+    """
+    from ..files import check_folder
+    from ..processes import on_main
+
+    check_folder(arguments.output_dir)
+    reports = []
+    for path, name in zip(models.model_name_or_path, models.labels(), strict=True):
+        model, tokenizer = load_editable(path, languages)
+        made = method.make(models.method, tokenizer, arguments.data_dir, arguments.seed)
+        reports.append(measure(model, tokenizer, name, report_folder(arguments.output_dir, name), made))
+    on_main(lambda: write_reports(arguments.output_dir, reports, command_line(argv)))
+
+
+def load_editable(path: str, languages: LanguageArguments) -> "tuple[EditableMixin, PreTrainedTokenizerBase]":
+    """A model and its tokenizer, set to the languages."""
+    tokenizer, model = load_tokenizer(path), load_model(path)
+    languages.apply(model, tokenizer)
+    return model, tokenizer
+
+
+def command_line(argv: list[str] | None) -> str:
+    """The command, to be pasted into a shell."""
+    return shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
+
+
+def report_folder(output_dir: str, name: str) -> Path:
+    """The folder of one report."""
+    return Path(output_dir) / name.replace("/", "_")
+
+
+def write_reports(output_dir: str, reports: "Sequence[JsonReport]", command: str) -> None:
+    """Write reports of one kind, `table.md` and `picture.png` of all of them, and print the table."""
+    from ..evaluation.json_report import PICTURE_NAME
+    from ..files import whole_folder
+
+    for report in reports:
+        report.summary["command"] = command
+        report.save(report_folder(output_dir, report.summary["name"]))
+    table = type(reports[0]).table(reports)
+    with whole_folder(output_dir) as folder:
+        (folder / "table.md").write_text(table + "\n", encoding="utf-8")
+        type(reports[0]).plot(reports, folder / PICTURE_NAME)
+    print(table)
