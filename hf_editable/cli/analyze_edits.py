@@ -1,8 +1,6 @@
 """Which test sentences single edits change, and how alike the edits of a model are: the paper's section 4.2."""
 
 import json
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from ..errors import EditableValueError
 from . import parse_arguments, run_main
 from .languages import LanguageArguments
 from .loading import load_data, load_edits, load_model, load_tokenizer
+from .measuring import command_line
 
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _analyze(argv: list[str] | None) -> None:
     arguments, languages = parse_arguments([AnalysisArguments, LanguageArguments], argv, __doc__)
     check_folder(arguments.output_dir)
     labels, test_set = arguments.labels(), load_data(arguments.data_dir, arguments.split)[arguments.split]
-    command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
+    command = command_line(argv)
     models = zip(arguments.model_name_or_path, labels, strict=True)
     analyses = [_analyze_model(arguments, languages, path, name, test_set) for path, name in models]
     on_main(lambda: _write(arguments.output_dir, analyses, command))

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import EditableError, EditableFileError, EditableValueError
 from ..files import check_folder, whole_folder
 from . import parse_arguments, run_main
+from .measuring import command_line
 
 
 # A step's batches of sentences, dealt out to processes and accumulated.
@@ -204,7 +205,7 @@ def _check(argv: list[str] | None) -> None:
     print(table)
     if arguments.output_dir is not None:
         names = ("hf_editable", "torch", "transformers", "accelerate")
-        command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
+        command = command_line(argv)
         info = {name: getattr(arguments, name) for name in ("num_steps", "seed", "tolerance")}
         info |= {"command": command, "versions": {name: version(name) for name in names}}
         text = "".join(f"- {name}: {value}\n" for name, value in info.items())

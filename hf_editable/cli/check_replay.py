@@ -1,18 +1,16 @@
 """Check that edited models' translations from a record equal those of `generate`, and time both in turn."""
 
 import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EditableError
 from . import parse_arguments, run_main
 from .loading import load_data, load_edits, load_model, load_tokenizer
+from .measuring import command_line
 
 
 if TYPE_CHECKING:
@@ -107,7 +105,7 @@ def _check(argv: list[str] | None) -> None:
         "recording_seconds": seconds,
         "record": test_set.describe_record(),
         **vars(arguments),
-        "command": shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]),
+        "command": command_line(argv),
         "machine": machine(model.device),
         "versions": versions(),
     }

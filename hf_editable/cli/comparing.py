@@ -1,7 +1,5 @@
 """What the commands that compare share: their options, and the way from data to the table."""
 
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
 from .languages import LanguageArguments
-from .loading import load_data, load_edits, load_model, load_tokenizer
+from .loading import load_data, load_edits
+from .measuring import command_line, load_editable
 
 
 if TYPE_CHECKING:
@@ -95,9 +94,9 @@ def compare(
         options[f"{name}_set"] = load_data(data_dir, split)[split]
         options[f"{name}_edits"] = load_edits(options.pop(f"{name}_edits_dir"))
     options.pop("names")
-    tokenizer, model = load_tokenizer(place), load_model(place)
-    languages.apply(model, tokenizer)
-    command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
-    comparison = compare_variants(model, tokenizer, variants(model), settings={"command": command}, **options)
+    model, tokenizer = load_editable(place, languages)
+    comparison = compare_variants(
+        model, tokenizer, variants(model), settings={"command": command_line(argv)}, **options
+    )
     if is_main_process():
         print(comparison.markdown(), end="")

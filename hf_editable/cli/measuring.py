@@ -87,6 +87,10 @@ class ModelsArguments:
             )
         return labels
 
+    def path(self, label: str) -> str:
+        """The model of a name."""
+        return self.model_name_or_path[self.labels().index(label)]
+
 
 @dataclass
 class MethodArguments:
@@ -171,8 +175,10 @@ def measure_models(
     from ..processes import on_main
 
     check_folder(arguments.output_dir)
+    labels = models.labels()
+    load_data(arguments.data_dir, arguments.split)  # what is missing is said before the long work
     reports = []
-    for path, name in zip(models.model_name_or_path, models.labels(), strict=True):
+    for path, name in zip(models.model_name_or_path, labels, strict=True):
         model, tokenizer = load_editable(path, languages)
         made = method.make(models.method, tokenizer, arguments.data_dir, arguments.seed)
         reports.append(measure(model, tokenizer, name, report_folder(arguments.output_dir, name), made))
@@ -197,8 +203,7 @@ def report_folder(output_dir: str, name: str) -> Path:
 
 
 def write_reports(output_dir: str, reports: "Sequence[JsonReport]", command: str) -> None:
-    """Write reports of one kind, `table.md` and `picture.png` of all of them, and print the table."""
-    from ..evaluation.json_report import PICTURE_NAME
+    """Write reports of one kind, `table.md` and a picture of all of them, and print the table."""
     from ..files import whole_folder
 
     for report in reports:
@@ -207,5 +212,5 @@ def write_reports(output_dir: str, reports: "Sequence[JsonReport]", command: str
     table = type(reports[0]).table(reports)
     with whole_folder(output_dir) as folder:
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
-        type(reports[0]).plot(reports, folder / PICTURE_NAME)
+        type(reports[0]).plot(reports, folder / reports[0].picture)
     print(table)

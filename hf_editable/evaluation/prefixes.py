@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
 from ..decoding import EncodedSources
 from ..tail import Tail
@@ -161,12 +161,10 @@ class PrefixTree:
             places = level["parents"][places]
         # (layers, 2, rows, heads, length, head dimension)
         past = torch.stack(states[::-1], dim=4).permute(1, 2, 0, 3, 4, 5)
-        own, cross = DynamicCache(), DynamicCache()
-        for layer, (keys, values) in enumerate(past):
-            own.update(keys, values, layer)
-        for layer, (keys, values) in enumerate(self._cross):
-            cross.update(keys[sentences], values[sentences], layer)
-        return EncoderDecoderCache(own, cross)
+        return EncoderDecoderCache(
+            Cache(layers=[_layer(keys, values) for keys, values in past]),
+            Cache(layers=[_layer(keys[sentences], values[sentences]) for keys, values in self._cross]),
+        )
 
     def _run(self, tokens: Tensor, sentences: Tensor, cache: EncoderDecoderCache) -> tuple[Tensor, Tensor]:
         """States after one more token: `(rows, hidden)`, and keys and values `(rows, layers, 2, heads, head dim)`."""
@@ -179,3 +177,11 @@ class PrefixTree:
             [torch.stack([layer.keys[:, :, -1], layer.values[:, :, -1]], dim=1) for layer in layers], dim=1
         )
         return hidden[:, 0], attention
+
+
+def _layer(keys: Tensor, values: Tensor) -> DynamicLayer:
+    """Known keys and values as a layer of a cache; `update` would copy them."""
+    layer = DynamicLayer()
+    layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+    return layer

@@ -39,7 +39,12 @@ class _Positions(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         self.buffers = [buffer[indices] for buffer in self.buffers]
-        self.keys, self.values = (buffer[:, :, : self.size] for buffer in self.buffers)
+
+    def keep(self, positions: Tensor) -> None:
+        """Keep some of the positions, of shape `(batch, positions)`."""
+        at = positions[:, None, :, None]
+        self.buffers = [torch.take_along_dim(buffer, at, dim=2) for buffer in self.buffers]
+        self.size = positions.shape[1]
 
 
 class _Before(DynamicLayer):
@@ -140,6 +145,7 @@ class RecordedSearch:
                 for part in (cache.self_attention_cache, cache.cross_attention_cache):
                     part.batch_select_indices(left)
             tokens = beams.running[:, :, length]
+            self._prune(beams, cache)
             places = beams.places.gather(1, parents)
             beams.places = self.tree.extend(length, places.flatten(), tokens.flatten()).view_as(places)
         self._narrow = narrow.nonzero().flatten().tolist()
@@ -162,6 +168,19 @@ class RecordedSearch:
         tokens = beams.running[:, :rows, length - 1]
         logits = self._tail.tail_step(hidden, tokens, states, mask, visible[:, None], cache)
         return logits.expand(-1, width, -1)
+
+    @staticmethod
+    def _prune(beams: _Beams, cache: EncoderDecoderCache) -> None:
+        """Forget positions that no running prefix has, once they are the most."""
+        used = beams.ancestors.any(1)
+        count = int(used.sum(1).max())
+        if 2 * count > used.shape[1]:
+            return
+        positions = used.to(torch.int8).sort(descending=True, stable=True).indices[:, :count]
+        beams.ancestors = torch.take_along_dim(beams.ancestors, positions[:, None], dim=2)
+        for layer in cache.self_attention_cache.layers:
+            if isinstance(layer, _Positions):
+                layer.keep(positions)
 
     def _empty_cache(self) -> EncoderDecoderCache:
         layers = self._tail.num_layers
