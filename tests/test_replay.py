@@ -138,9 +138,15 @@ def test_several_and_earlier_layers(layers):
     assert retranslated(decoding, model) == generated(model, sources)
 
 
-def test_what_cannot_be_recorded():
+def test_what_cannot_be_recorded(monkeypatch):
     assert recorded(editable(layers_to_transform=0), encoded(editable())) is None
     assert recorded(editable(), encoded(editable()), num_beams=1) is None
+    model = editable()
+    sources = encoded(model)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert recorded(model, sources) is None
+    monkeypatch.undo()
+    assert recorded(model, sources) is not None
     model = editable().to(torch.bfloat16)
     assert recorded(model, encoded(model)) is None
 

@@ -121,7 +121,9 @@ def record(
         [`RecordedDecoding`], or `None`.
     """
     model = tail.model
-    if limits["num_beams"] < 2 or tail.first_index == 0 or model.dtype not in (torch.float32, torch.float64):
+    # With fewer bits, rounding would decide too often for the two kinds of search to agree.
+    precise = model.dtype in (torch.float32, torch.float64) and torch.get_float32_matmul_precision() == "highest"
+    if limits["num_beams"] < 2 or tail.first_index == 0 or not precise:
         return None
     try:
         agrees = _scores_agree(tail, batches[0], limits["num_beams"], limits["max_new_tokens"])
