@@ -224,7 +224,7 @@ def test_lora_moves_by_low_rank(tiny_model, inputs):
 
 def test_lora_says_that_peft_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(EditableImportError, match="'lora' needs PEFT.*pip install peft"):
+    with pytest.raises(EditableImportError, match=r"'lora' needs PEFT.*pip install hf_editable\[lora\]"):
         LoraTuning()
 
 
@@ -361,7 +361,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pairs, test_set, t
     for options, message in (
         (["--methods", "edit", "magic"], "--methods edit magic: choose some of edit, kl"),
         (["--methods", "kl", "kl"], "each once"),
-        (["--methods", "lora"], "pip install peft"),
+        (["--methods", "lora"], "pip install hf_editable[lora]"),
         (["--pairs_split", "dev"], "no pairs in a split 'dev'"),
     ):
         assert main([*argv, *options]) == 2

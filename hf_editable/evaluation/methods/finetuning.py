@@ -122,7 +122,8 @@ class LoraTuning:
             import peft  # noqa: F401
         except ImportError as error:
             raise EditableImportError(
-                f"The method {self.name!r} needs PEFT, which cannot be imported ({error}): pip install peft."
+                f"The method {self.name!r} needs PEFT, which cannot be imported ({error}). "
+                "pip install hf_editable[lora]."
             ) from error
         check_count("rank", rank)
         check_count("seed", seed, least=0)
