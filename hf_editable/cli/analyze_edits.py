@@ -2,14 +2,12 @@
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EditableValueError
 from . import parse_arguments, run_main
 from .languages import LanguageArguments
-from .loading import load_data, load_edits, load_model, load_tokenizer
-from .measuring import command_line
+from .loading import load_data, load_edits
+from .measuring import NamedModels, command_line, load_editable, report_folder
 
 
 if TYPE_CHECKING:
@@ -20,15 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class AnalysisArguments:
-    """Which models to edit, with which edits, and on which sentences to look at their predictions."""
+    """With which edits, and on which sentences to look at the models' predictions."""
 
-    model_name_or_path: list[str] = field(metadata={"help": "Models to compare: folders, or names on the Hub."})
     edits_dir: str = field(metadata={"help": "Folder of mined edits."})
     data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
     output_dir: str = field(metadata={"help": "Folder for the results. An interrupted run goes on where it ended."})
-    names: list[str] | None = field(
-        default=None, metadata={"help": "What to call the models. Default: the last part of their paths."}
-    )
     evaluation_dir: str | None = field(
         default=None,
         metadata={
@@ -47,20 +41,6 @@ class AnalysisArguments:
         default=0, metadata={"help": "Seed of the choices at random, of the bootstrap and of the t-SNE."}
     )
 
-    def labels(self) -> list[str]:
-        """
-        A name for each model.
-
-        Raises:
-            EditableValueError: if there are more or fewer names than models, or two are the same.
-        """
-        labels = self.names or [Path(model).name for model in self.model_name_or_path]
-        if len(labels) != len(self.model_name_or_path) or len(set(labels)) != len(labels):
-            raise EditableValueError(
-                f"--names {' '.join(labels)}: {len(self.model_name_or_path)} models need as many names, all different."
-            )
-        return labels
-
 
 def _analyze_model(
     arguments: AnalysisArguments, languages: LanguageArguments, path: str, name: str, test_set: "Dataset"
@@ -70,16 +50,14 @@ def _analyze_model(
     from ..evaluation.analysis_report import add_drawdowns
     from ..processes import on_main
 
-    folder = name.replace("/", "_")
     report = None
     if arguments.evaluation_dir is not None:
-        report = on_main(lambda: EditReport.load(Path(arguments.evaluation_dir) / folder))
-    tokenizer, model = load_tokenizer(path), load_model(path)
-    languages.apply(model, tokenizer)
+        report = on_main(lambda: EditReport.load(report_folder(arguments.evaluation_dir, name)))
+    model, tokenizer = load_editable(path, languages)
     given = {key: getattr(arguments, key) for key in ("num_edits", "num_test", "seed")}
     overrides = {key: getattr(arguments, key) for key in ("learning_rate", "max_steps")}
     given |= {key: value for key, value in overrides.items() if value is not None}
-    edits, output_dir = load_edits(arguments.edits_dir), Path(arguments.output_dir) / folder
+    edits, output_dir = load_edits(arguments.edits_dir), report_folder(arguments.output_dir, name)
     analysis = analyze_edits(model, tokenizer, edits, test_set, name=name, output_dir=output_dir, **given)
     if report is not None:
         add_drawdowns(analysis, report)
@@ -94,7 +72,7 @@ def _write(output_dir: str, analyses: "list[EditAnalysis]", command: str) -> Non
 
     for analysis in analyses:
         analysis.summary["command"] = command
-        analysis.save(Path(output_dir) / analysis.summary["name"].replace("/", "_"))
+        analysis.save(report_folder(output_dir, analysis.summary["name"]))
     tables = format_analyses(analyses)
     content = {
         "title": "What edits change",
@@ -114,11 +92,11 @@ def _analyze(argv: list[str] | None) -> None:
     from ..files import check_folder
     from ..processes import on_main
 
-    arguments, languages = parse_arguments([AnalysisArguments, LanguageArguments], argv, __doc__)
+    named, arguments, languages = parse_arguments([NamedModels, AnalysisArguments, LanguageArguments], argv, __doc__)
     check_folder(arguments.output_dir)
-    labels, test_set = arguments.labels(), load_data(arguments.data_dir, arguments.split)[arguments.split]
+    labels, test_set = named.labels(), load_data(arguments.data_dir, arguments.split)[arguments.split]
     command = command_line(argv)
-    models = zip(arguments.model_name_or_path, labels, strict=True)
+    models = zip(named.model_name_or_path, labels, strict=True)
     analyses = [_analyze_model(arguments, languages, path, name, test_set) for path, name in models]
     on_main(lambda: _write(arguments.output_dir, analyses, command))
 

@@ -64,14 +64,13 @@ class ScoreArguments:
 
 
 @dataclass
-class ModelsArguments:
-    """Which models to measure."""
+class NamedModels:
+    """Which models to compare."""
 
     model_name_or_path: list[str] = field(metadata={"help": "Models to compare: folders, or names on the Hub."})
     names: list[str] | None = field(
         default=None, metadata={"help": "What to call the models. Default: the last part of their paths."}
     )
-    method: str = field(default="edit", metadata={"choices": list(METHODS), "help": "What makes the edits."})
 
     def labels(self) -> list[str]:
         """
@@ -90,6 +89,13 @@ class ModelsArguments:
     def path(self, label: str) -> str:
         """The model of a name."""
         return self.model_name_or_path[self.labels().index(label)]
+
+
+@dataclass
+class ModelsArguments(NamedModels):
+    """Which models to measure, and how they are edited."""
+
+    method: str = field(default="edit", metadata={"choices": list(METHODS), "help": "What makes the edits."})
 
 
 @dataclass

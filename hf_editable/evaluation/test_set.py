@@ -1,6 +1,7 @@
 """A test set that is translated again and again by models that share an encoder."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -52,7 +53,7 @@ class EncodedTestSet:
                     f"The test pair of {pair['source'][:60]!r} has more than the {longest} tokens that the model "
                     "takes. Leave it out of the test set."
                 )
-        self._references = ReferenceStates(tail, collator, sources, references, PREDICTIONS)
+        self._encoded = (collator, sources, references)
         self._sources: list[EncodedSources] = []
         self._expected: list[int] = []
         translated = sources if translations is None else self._tokenizer(text_target=list(translations)).input_ids
@@ -113,6 +114,11 @@ class EncodedTestSet:
     def describe_record(self) -> dict[str, int] | None:
         """Bytes, prefixes and sentences in the record."""
         return None if self._recorded is None else self._recorded.describe()
+
+    @cached_property
+    def _references(self) -> ReferenceStates:
+        # Not every test set is asked for a divergence.
+        return ReferenceStates(self._tail, *self._encoded, PREDICTIONS)
 
     def divergence(self, tail: Tail, parameters: Mapping[str, Tensor]) -> float:
         """`KL(model || model with the parameters)` in nats, averaged over the tokens of all references."""
