@@ -11,6 +11,7 @@ _NAMES = {
     "configuration": ["BaseLoss", "EditConfig", "EditOptimizer"],
     "collator": ["DataCollatorForEditableSeq2Seq"],
     "errors": [
+        "EditRefusedError",
         "EditableError",
         "EditableFileError",
         "EditableImportError",
@@ -22,12 +23,14 @@ _NAMES = {
     "evaluation": ["EditReport", "evaluate_edits"],
     "families": ["set_languages"],
     "mining": ["mine_edits"],
-    "modeling": ["EditableMixin", "EditResult"],
+    "edit_result": ["EditResult"],
+    "modeling": ["EditableMixin"],
     "objective": ["EditableSeq2SeqLMOutput"],
     "patches": ["EditPatch"],
+    "prefixes": ["mine_prefixes"],
     "trainer": ["EditableSeq2SeqTrainer", "TranslationTrainer"],
     "training_args": ["EditableSeq2SeqTrainingArguments", "TranslationTrainingArguments"],
-    "translation": ["TranslationEditor"],
+    "translation": ["JointEditResult", "TranslationEditor", "TranslationEditResult"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

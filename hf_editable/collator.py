@@ -66,12 +66,15 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
         Tensors of edits.
 
         Args:
-            rows (`Iterable[dict]`): edits, each with `source` (`str`), `target` (`str`), `alternatives` (`list[str]`).
+            rows (`Iterable[dict]`):
+                edits, each with `source` (`str`), `target` (`str`), `alternatives` (`list[str]`) and, optionally,
+                `prefixes` (`list[list[int]]`), token ids of prefixes that the target's own are to outrank.
 
         Returns:
             `dict` with `edit_input_ids` and `edit_attention_mask` of shape `(edits, source_length)`, `edit_labels` of
-            shape `(edits, target_length)`, `edit_alternative_labels` of shape `(edits, alternatives, length)`; labels
-            are −100 on padding. The names are those of [`EditableMixin.forward`].
+            shape `(edits, target_length)`, `edit_alternative_labels` of shape `(edits, alternatives, length)` and, if
+            there are any, `edit_prefix_labels` of shape `(edits, prefixes, length)`; labels are −100 on padding. The
+            names are those of [`EditableMixin.forward`].
 
         Raises:
             EditableValueError:
@@ -93,12 +96,17 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
             others = [ids for ids in (next(encoded) for _ in texts) if not torch.equal(ids, target)]
             padded += others + [torch.tensor([PADDING])] * (width - len(others))
         labels = _padded(padded, PADDING)
-        return {
+        tensors = {
             "edit_input_ids": _padded(sources, self.tokenizer.pad_token_id),
             "edit_attention_mask": _padded([torch.ones_like(ids) for ids in sources], 0),
             "edit_labels": _padded(targets, PADDING),
             "edit_alternative_labels": labels.view(len(rows), width, -1),
         }
+        prefixes = [[torch.tensor(ids) for ids in row.get("prefixes") or ()] for row in rows]
+        if most := max(map(len, prefixes)):
+            padded = [ids for own in prefixes for ids in [*own, *[torch.tensor([PADDING])] * (most - len(own))]]
+            tensors["edit_prefix_labels"] = _padded(padded, PADDING).view(len(rows), most, -1)
+        return tensors
 
     def _alternatives(self, row: dict[str, Any]) -> list[str]:
         target = row["target"].strip()

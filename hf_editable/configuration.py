@@ -68,6 +68,9 @@ class EditConfig:
             Modules inside the edited layers that stay, matched as in `target_modules`.
         layers_to_transform (`int` or `list[int]`, *optional*, defaults to `-1`):
             Decoder layers that move; a negative number counts from the end, −1 is the final layer.
+        checkpoint_edits (`bool`, *optional*, defaults to `False`):
+            Whether training keeps only the parameters that each step of an edit starts from, and takes the step again
+            in the backward pass: less memory for many steps, and little more time.
         learn_coefficients (`bool`, *optional*, defaults to `True`):
             Whether training also learns the optimizer's own coefficients (`learning_rate`, `beta`, `momentum`).
         c_edit (`float`, *optional*, defaults to `1.0`):
@@ -103,6 +106,7 @@ class EditConfig:
     target_modules: str | list[str] | None = None
     exclude_modules: str | list[str] | None = None
     layers_to_transform: int | list[int] = -1
+    checkpoint_edits: bool = False
     learn_coefficients: bool = True
     c_edit: float = 1.0
     c_loc: float = 10.0

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from .errors import EditableValueError
 from .families import encoder_output, max_positions
@@ -75,6 +81,23 @@ class _CountedSteps(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
+class LivePrefixes(LogitsProcessor):
+    """
+    Changes nothing; keeps the prefixes that are in the beam before each token.
+
+    Attributes:
+        steps (`list[torch.LongTensor]` of shape `(batch · beams, length)`): the prefixes without the start token, of
+            each source in turn, the best first.
+    """
+
+    def __init__(self):
+        self.steps: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.steps.append(input_ids[:, 1:].cpu())
+        return scores
+
+
 def beam_search(
     model: PreTrainedModel,
     batches: Sequence[EncodedSources],
@@ -99,10 +122,7 @@ def beam_search(
     Returns:
         `dict[int, list[int]]`: token ids by the sources' indices.
     """
-    settings = model.generation_config
-    # Some settings look at the limit before it is reached; and without an end token, all translations reach it.
-    looks_ahead = settings.early_stopping == "never" or settings.forced_eos_token_id is not None
-    bounded = settings.eos_token_id is not None and not looks_ahead
+    settings, bounded = model.generation_config, can_be_bounded(model)
     found: dict[int, list[int]] = {}
     endless: list[EncodedSources] = []
     for sources, length in zip(batches, expected, strict=True):
@@ -124,6 +144,14 @@ def beam_search(
         output, _ = _search(model, sources, num_beams, max_new_tokens)
         found.update(zip(sources.indices, output.tolist(), strict=True))
     return found
+
+
+def can_be_bounded(model: PreTrainedModel) -> bool:
+    """Whether a search that ends before its limit on the length is the same under any higher limit."""
+    settings = model.generation_config
+    # Some settings look at the limit before it is reached; and without an end token, all translations reach it.
+    looks_ahead = settings.early_stopping == "never" or settings.forced_eos_token_id is not None
+    return settings.eos_token_id is not None and not looks_ahead
 
 
 def _search(model: PreTrainedModel, sources: EncodedSources, num_beams: int, limit: int) -> tuple[Tensor, bool]:
@@ -191,6 +219,13 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise EditableValueError(f"{name}={value!r}: it must be a whole number, {least} or more.")
     return value
+
+
+def until_end(model: PreTrainedModel, ids: list[int]) -> list[int]:
+    """A target's tokens up to its end token, as generation has them."""
+    ends = model.generation_config.eos_token_id
+    places = [place for place, token in enumerate(ids) if token in (ends if isinstance(ends, list) else [ends])]
+    return ids[: places[-1] + 1] if places else ids
 
 
 @contextmanager

@@ -1,21 +1,29 @@
-"""The edit of a translation as an editor's problem: make a target outrank its alternatives."""
+"""The edit of translations as an editor's problem: make a target outrank its alternatives."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from .editors import EditTerm
 from .errors import EditableValueError
 from .families import beam_search_tokens, max_positions
-from .scoring import PADDING, constraint_loss, sequence_scores
-from .tail import Tail, TrunkStates
+from .prefix_tree import takes_prefix_trees
+from .scoring import PADDING, token_log_probs
+from .tail import PrefixStates, Tail, TrunkStates
 
 
 class TranslationEditProblem:
     """
     `l_e(θ) = max_i s(y_i|x, θ) − s(y_0|x, θ)` as a function of the edited parameters (paper, section 4.3).
 
-    All alternatives are scored without a graph; only the target and the highest-scoring alternative, through which
-    the gradient of the maximum flows, are scored with one.
+    The maximum may also run over prefixes p_j that the target's own prefix of the same length has to outrank,
+    `s(p_j|x, θ) − s(y_0[:|p_j|] |x, θ)`: beam search finds a target only if its prefixes stay in the beam
+    ([Wiseman and Rush, 2016](https://arxiv.org/abs/1606.02960)).
+
+    All rows are scored without a graph; only the target and the alternative or prefix with the largest term, through
+    which the gradient of the maximum flows, are scored with one.
 
     Args:
         tail ([`Tail`]): what is edited.
@@ -24,12 +32,14 @@ class TranslationEditProblem:
         labels (`torch.LongTensor` of shape `(1, target_length)`): the target y_0, −100 on padding.
         alternative_labels (`torch.LongTensor` of shape `(1, alternatives, length)`):
             Alternatives y_i, −100 on padding. Empty rows, and rows equal to the target, are left out.
+        prefix_labels (`torch.LongTensor` of shape `(1, prefixes, length)`, *optional*):
+            Prefixes p_j, −100 on padding. Empty rows, and prefixes of the target itself, are left out.
         length_penalty (`float`): λ of the scores.
         create_graph (`bool`, *optional*, defaults to `False`):
             Whether gradients will be differentiated again, and reach the trunk.
 
     Raises:
-        EditableValueError: if the target is empty, or no alternative is left.
+        EditableValueError: if the target is empty, no alternative is left, or a prefix is longer than the target.
     """
 
     def __init__(
@@ -39,6 +49,8 @@ class TranslationEditProblem:
         attention_mask: Tensor | None,
         labels: Tensor,
         alternative_labels: Tensor,
+        prefix_labels: Tensor | None = None,
+        *,
         length_penalty: float,
         create_graph: bool = False,
     ):
@@ -48,38 +60,98 @@ class TranslationEditProblem:
         self._tail = tail
         self._source = (input_ids, attention_mask)
         self._labels = candidates(labels, alternative_labels)
-        self._scored = beam_search_tokens(tail.model, self._labels)
+        whole = self._labels.shape[0]
+        if prefix_labels is not None:
+            self._labels, compared = _with_prefixes(self._labels, prefix_labels)
+        self._scored, lengths = beam_search_tokens(tail.model, self._labels)
+        # As many tokens of the target as a prefix has are compared with it, and all of them with whole translations.
+        self._compared = (self._labels != PADDING)[:1].repeat(len(self._labels), 1)
+        if prefix_labels is not None:
+            self._compared[whole:] = compared
+            self._scored[whole:].masked_fill_(~compared, PADDING)
+            lengths[whole:] = compared.sum(-1)
+        self._lengths = lengths.float() ** length_penalty
+        self._compared_lengths = torch.cat([self._lengths[:1].expand(whole), self._lengths[whole:]])
+        self._prefixes_shared = takes_prefix_trees(tail.model)
         with torch.no_grad():
-            self._states = tail.record(*self._source, self._labels)
-        tail.check_exact(self._states)
-        self._pairs: dict[int, TrunkStates] = {}
+            self._states = self._record(slice(None))
+            if not tail.is_checked:
+                tail.check_exact(tail.record(*self._source, self._labels[:1]))
+        self._pairs: dict[int, TrunkStates | PrefixStates] = {}
 
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
         """`l_e` at the given parameters; above 0 it carries a graph."""
+        term = self.term(parameters)
+        return term.loss(parameters, term.inputs)
+
+    def term(self, parameters: dict[str, Tensor]) -> EditTerm:
+        """`l_e` at the given parameters without a graph, and what gives it one where it is above 0."""
         with torch.no_grad():
-            scores = self._scores(self._tail.logits(self._states, parameters))
-            value = constraint_loss(scores)
+            value, winner = self._terms(self._log_probs(self._states, parameters)).max(0)
         if not value > 0:
-            return value
-        winner = 1 + int(scores[1:].argmax())
-        with torch.enable_grad():
-            logits = self._tail.logits(self._pair(winner), parameters, double_backward=self.create_graph)
-            loss = constraint_loss(self._scores(logits, [0, winner]))
-        # Two sequences and all of them differ by rounding; the value that decides is the one over all.
-        return loss + (value - loss).detach()
+            return EditTerm(value, lambda parameters, inputs: value, [], [])
+        rows = [0, 1 + int(winner)]
+        states = self._pair(rows[1])
 
-    def _scores(self, logits: Tensor, rows: slice | list[int] = slice(None)) -> Tensor:
-        labels, lengths = self._scored
-        return sequence_scores(logits, labels[rows], self.length_penalty, lengths[rows])
+        def loss(parameters: dict[str, Tensor], inputs: list[Tensor]) -> Tensor:
+            with torch.enable_grad():
+                own = states.replaced(inputs)
+                one = self._terms(self._log_probs(own, parameters, rows, self.create_graph), rows)[0]
+            # Two sequences and all of them differ by rounding; the value that decides is the one over all.
+            return one + (value - one).detach()
 
-    def _pair(self, winner: int) -> TrunkStates:
-        """Trunk states of the target and one alternative; with a graph, if the trunk is trained through them."""
+        return EditTerm(value, loss, states.differentiable(), self._tail.fixed_parameters)
+
+    def _record(self, rows: slice | list[int]) -> TrunkStates | PrefixStates:
+        if self._prefixes_shared:
+            return self._tail.record_prefixes(*self._source, self._labels[rows], self._scored[rows])
+        return self._tail.record(*self._source, self._labels[rows])
+
+    def _log_probs(
+        self,
+        states: TrunkStates | PrefixStates,
+        parameters: dict[str, Tensor],
+        rows: slice | list[int] = slice(None),
+        double_backward: bool = False,
+    ) -> Tensor:
+        """Log-probability of each token of the rows, whose states these are."""
+        if isinstance(states, PrefixStates):
+            logits = self._tail.prefix_logits(states, parameters, double_backward)
+            return states.tree.token_log_probs(logits, self._scored[rows])
+        return token_log_probs(self._tail.logits(states, parameters, double_backward), self._scored[rows])
+
+    def _terms(self, log_probs: Tensor, rows: slice | list[int] = slice(None)) -> Tensor:
+        """By how much each alternative and prefix outranks the target, whose log-probabilities are the first row."""
+        target = torch.where(self._compared[rows], log_probs[0], 0.0).sum(-1) / self._compared_lengths[rows]
+        return (log_probs.sum(-1) / self._lengths[rows] - target)[1:]
+
+    def _pair(self, winner: int) -> TrunkStates | PrefixStates:
+        """Trunk states of the target and one other row; with a graph, if the trunk is trained through them."""
         if winner not in self._pairs:
             rows = [0, winner]
-            self._pairs[winner] = (
-                self._tail.record(*self._source, self._labels[rows]) if self.create_graph else self._states.rows(rows)
-            )
+            self._pairs[winner] = self._record(rows) if self.create_graph else self._states.rows(rows)
         return self._pairs[winner]
+
+
+class JointEditProblem:
+    """
+    Several edits of the same tail as one: the mean of their `l_e` over those that are above 0, and the largest once
+    none is.
+
+    Args:
+        problems (`Sequence[TranslationEditProblem]`): the edits, at least one.
+    """
+
+    def __init__(self, problems: Sequence[TranslationEditProblem]):
+        self._problems = problems
+        self.parameters = problems[0].parameters
+        self.length_penalty = problems[0].length_penalty
+
+    def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
+        """The joint `l_e` at the given parameters; above 0 it carries a graph."""
+        losses = torch.stack([problem(parameters) for problem in self._problems])
+        unmet = losses[~(losses <= 0)]  # NaN is the editor's to report
+        return unmet.mean() if len(unmet) else losses.max()
 
 
 def check_edit(
@@ -142,3 +214,25 @@ def candidates(labels: Tensor, alternative_labels: Tensor) -> Tensor:
         )
     rows = torch.cat([target.unsqueeze(0), alternatives[useful]])
     return rows[:, : int((rows != PADDING).any(0).nonzero().max()) + 1]
+
+
+def _with_prefixes(rows: Tensor, prefix_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    The rows of a problem and those of its prefixes, continued with the target's tokens as some decoders start with the
+    last one of their labels; and which tokens the prefixes have.
+    """
+    if prefix_labels.dim() != 3 or prefix_labels.shape[0] != 1:
+        raise EditableValueError(
+            f"prefix_labels of shape {tuple(prefix_labels.shape)}: one edit has (1, prefixes, length)."
+        )
+    target, prefixes = rows[0], prefix_labels[0]
+    given, most = int((prefixes != PADDING).any(0).sum()), int((target != PADDING).sum())
+    if given > most:
+        raise EditableValueError(
+            f"A prefix has {given} tokens, the target {most}. Give prefixes no longer than the target."
+        )
+    prefixes = torch.nn.functional.pad(prefixes[:, :given], (0, len(target) - given), value=PADDING)
+    compared = prefixes != PADDING
+    competing = (compared & (prefixes != target)).any(-1)
+    prefixes, compared = prefixes[competing], compared[competing]
+    return torch.cat([rows, torch.where(compared, prefixes, target)]), compared

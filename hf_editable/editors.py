@@ -8,13 +8,14 @@ own coefficients, which is what Editable Training needs.
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .configuration import EditConfig, EditOptimizer
 from .errors import NonFiniteEditError
+from .gradients import recomputed
 
 
 class EditProblem(Protocol):
@@ -25,6 +26,24 @@ class EditProblem(Protocol):
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
         """`l_e`, a scalar; wherever it is above 0, differentiable with respect to `parameters`."""
         ...
+
+
+@dataclass
+class EditTerm:
+    """
+    `l_e` at some parameters, and how to compute it with a graph.
+
+    Args:
+        value (`torch.Tensor` of shape `()`): `l_e`.
+        loss (`Callable`): gives it with a graph, from the parameters and tensors in place of `inputs`.
+        inputs (`list[torch.Tensor]`): what it depends on that has a graph itself.
+        parameters (`list[torch.nn.Parameter]`): what else it depends on.
+    """
+
+    value: Tensor
+    loss: Callable[[dict[str, Tensor], list[Tensor]], Tensor]
+    inputs: list[Tensor]
+    parameters: list[Tensor]
 
 
 @dataclass
@@ -74,6 +93,7 @@ class GradientEditor(nn.Module):
     def __init__(self, config: EditConfig):
         super().__init__()
         self.epsilon = config.epsilon
+        self.checkpoint = config.checkpoint_edits
         self.max_steps = config.max_steps
         self._given = {}
         for name in self._coefficients:
@@ -128,36 +148,74 @@ class GradientEditor(nn.Module):
         Args:
             problem ([`EditProblem`]): gives `l_e` and the parameters to start from, which stay as they are.
             create_graph (`bool`, *optional*, defaults to `False`):
-                Keep the graph of every step, so that the outcome can be differentiated.
+                Make the outcome differentiable. With `checkpoint_edits`, for which the problem needs a `term`, steps
+                are taken again in the backward pass; else the graph of every step is kept.
 
         Raises:
             NonFiniteEditError: if `l_e` becomes NaN or infinite.
         """
-        originals = problem.parameters
-        master = {name: _master(parameter, create_graph) for name, parameter in originals.items()}
-        state, steps = {}, 0
-        current = {name: tensor.to(originals[name].dtype) for name, tensor in master.items()}
-        loss = _finite(problem(current), steps)
-        initial_loss = loss.item()
-        while loss > 0 and steps < self.max_steps:
-            gradients = torch.autograd.grad(
-                loss, list(master.values()), create_graph=create_graph, materialize_grads=True
-            )  # experts that no token is routed to have no gradient
-            with torch.set_grad_enabled(create_graph):
-                learning_rate = self._value("learning_rate")
-                directions = self.direction(list(gradients), state)
-                master = {
-                    name: tensor - learning_rate * direction
-                    for (name, tensor), direction in zip(master.items(), directions, strict=True)
-                }
+        names = list(problem.parameters)
+        dtypes = [parameter.dtype for parameter in problem.parameters.values()]
+        master = [_master(parameter, create_graph) for parameter in problem.parameters.values()]
+        recompute = create_graph and self.checkpoint
+
+        def current(values: list[Tensor]) -> dict[str, Tensor]:
+            return {name: value.to(dtype) for name, value, dtype in zip(names, values, dtypes, strict=True)}
+
+        def evaluate() -> EditTerm:
+            term = problem.term(current(master)) if recompute else _whole(problem(current(master)))
+            _check_finite(term.value, steps)
+            return term
+
+        state: dict[str, Any] = {}
+        steps = 0
+        term = evaluate()
+        initial_loss = term.value.item()
+        while term.value > 0 and steps < self.max_steps:
+            if recompute:
+                master, state = self._step_recomputed(term, current, master, state)
+            else:
+                master = self._step(term.value, master, state, create_graph)
             if not create_graph:
-                master = {name: tensor.requires_grad_() for name, tensor in master.items()}
-            current = {name: tensor.to(originals[name].dtype) for name, tensor in master.items()}
+                master = [value.requires_grad_() for value in master]
             steps += 1
-            loss = _finite(problem(current), steps)
+            term = evaluate()
+        edited = current(master)
         if not create_graph:
-            current = {name: tensor.detach() for name, tensor in current.items()}
-        return EditOutcome(current, loss, initial_loss, steps)
+            edited = {name: tensor.detach() for name, tensor in edited.items()}
+        return EditOutcome(edited, term.loss(edited, term.inputs), initial_loss, steps)
+
+    def _step(self, loss: Tensor, master: list[Tensor], state: dict[str, Any], create_graph: bool) -> list[Tensor]:
+        # Experts that no token is routed to have no gradient.
+        gradients = torch.autograd.grad(loss, master, create_graph=create_graph, materialize_grads=True)
+        with torch.set_grad_enabled(create_graph):
+            learning_rate = self._value("learning_rate")
+            directions = self.direction(list(gradients), state)
+            return [value - learning_rate * way for value, way in zip(master, directions, strict=True)]
+
+    def _step_recomputed(
+        self,
+        term: EditTerm,
+        current: Callable[[list[Tensor]], dict[str, Tensor]],
+        master: list[Tensor],
+        state: dict[str, Any],
+    ) -> tuple[list[Tensor], dict[str, Any]]:
+        """A step that keeps what it starts from, instead of its graph."""
+        values, names = _flat(state)
+        after: dict[str, Any] = {}
+
+        def step(tensors: list[Tensor], create_graph: bool) -> list[Tensor]:
+            own, others = tensors[: len(master)], tensors[len(master) :]
+            after.clear()
+            after.update(_nested(others[: len(values)], names))
+            loss = term.loss(current(own), others[len(values) :])
+            return [*self._step(loss, own, after, create_graph), *_flat(after)[0]]
+
+        inputs = [*master, *values, *term.inputs]
+        # A model owns its editor, so some may be there twice.
+        leaves = {id(weight): weight for weight in (*term.parameters, *self.parameters())}
+        found = recomputed(step, inputs, list(leaves.values()))
+        return found[: len(master)], _nested(found[len(master) :], _flat(after)[1])
 
 
 def _master(parameter: Tensor, differentiable: bool) -> Tensor:
@@ -170,13 +228,39 @@ def _master(parameter: Tensor, differentiable: bool) -> Tensor:
     return parameter
 
 
-def _finite(loss: Tensor, steps: int) -> Tensor:
+def _flat(state: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+    """The tensors of an editor's state, and what and how many there are under each name."""
+    tensors, shape = [], {}
+    for name, value in state.items():
+        if isinstance(value, int):
+            shape[name] = ("number", value)
+        else:
+            items = value if isinstance(value, list) else [value]
+            tensors += items
+            shape[name] = ("list", len(items)) if isinstance(value, list) else ("tensor", 1)
+    return tensors, shape
+
+
+def _nested(tensors: list[Tensor], shape: dict[str, Any]) -> dict[str, Any]:
+    """The state that `_flat` took apart."""
+    left, state = iter(tensors), {}
+    for name, (kind, count) in shape.items():
+        items = [] if kind == "number" else [next(left) for _ in range(count)]
+        state[name] = count if kind == "number" else items if kind == "list" else items[0]
+    return state
+
+
+def _whole(loss: Tensor) -> "EditTerm":
+    """`l_e` that carries its own graph."""
+    return EditTerm(loss, lambda parameters, inputs: loss, [], [])
+
+
+def _check_finite(loss: Tensor, steps: int) -> None:
     if not torch.isfinite(loss):
         raise NonFiniteEditError(
             f"The edit loss is {loss.item()} after {steps} steps; the model is unchanged. Check its weights for NaN, "
             "or lower the learning rate of the edit."
         )
-    return loss
 
 
 class GradientDescent(GradientEditor):

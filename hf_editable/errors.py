@@ -9,6 +9,10 @@ class EditableValueError(EditableError, ValueError):
     """A value is outside what is allowed: an empty sentence, a coefficient out of range, tensors that do not fit."""
 
 
+class EditRefusedError(EditableValueError):
+    """An edit, or the loss of one, costs more than its limits allow. The model and the store are as they were."""
+
+
 class EditableTypeError(EditableError, TypeError):
     """An object is of the wrong kind: a model that is not an encoder-decoder, a layer list that does not exist."""
 

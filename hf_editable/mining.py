@@ -204,11 +204,12 @@ def mine_edits(
     rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
     hidden = not is_main_process()
     with logging.tqdm(total=len(sources), desc="Mining edits", unit="source", disable=hidden) as progress:
+        progress.update(len(rows))
         for mined in _mine(model, tokenizer, sources, references, rows.keys(), arguments):
+            progress.update(len({row["index"] for row in mined} - rows.keys()))
             rows.update((row["index"], row) for row in mined)
             if journal is not None:
                 journal.append(mined)
-            progress.update(len(rows) - progress.n)
     longest = longest_input(tokenizer, model, "decoder")
     edits, counts = _select(tokenizer, longest, sources, rows, corrections=not sampled)
     logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")

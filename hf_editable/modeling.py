@@ -5,9 +5,8 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,16 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .configuration import EditConfig
-from .editing import TranslationEditProblem, check_edit
-from .editors import EditOutcome, make_editor
-from .errors import EditableFileError
+from .edit_result import EditResult, edit_result
+from .editing import JointEditProblem, TranslationEditProblem, check_edit
+from .editors import make_editor
+from .errors import EditableFileError, EditableValueError
 from .files import check_folder
 from .hub import pin_revision, upload
 from .layers import find_decoder_layers
 from .model_card import model_card, write_card
 from .objective import EditableSeq2SeqLMOutput, editable_objective
-from .patches import EditPatch, applied_patches, fingerprint, restore
+from .patches import EditPatch, applied_patches, restore
 from .tail import Tail
 
 
@@ -35,29 +35,6 @@ if TYPE_CHECKING:
 CONFIG_KEY = "editable"
 CONFIG_VERSION = 1
 HUB_ARGUMENTS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
-
-
-@dataclass
-class EditResult:
-    """
-    What an edit came to.
-
-    Args:
-        success (`bool`): whether the target now outranks every alternative, `l_e ≤ 0`.
-        steps (`int`): steps taken.
-        loss (`float`): `l_e` after the edit.
-        initial_loss (`float`): `l_e` before it.
-        patch ([`EditPatch`]): the edit, to apply, save or share.
-        translation (`str`, *optional*):
-            what the edited model's beam search says, where [`TranslationEditor`] made the edit.
-    """
-
-    success: bool
-    steps: int
-    loss: float
-    initial_loss: float
-    patch: EditPatch
-    translation: str | None = None
 
 
 class EditableMixin:
@@ -140,6 +117,7 @@ class EditableMixin:
         edit_attention_mask: Tensor | None = None,
         edit_labels: Tensor | None = None,
         edit_alternative_labels: Tensor | None = None,
+        edit_prefix_labels: Tensor | None = None,
         label_smoothing: float = 0.0,
         reference_logits: Tensor | None = None,
         num_items_in_batch: int | Tensor | None = None,
@@ -156,6 +134,8 @@ class EditableMixin:
             edit_labels (`torch.LongTensor` of shape `(edits, target_length)`, *optional*): targets.
             edit_alternative_labels (`torch.LongTensor` of shape `(edits, alternatives, length)`, *optional*):
                 alternative translations of each source, −100 on padding.
+            edit_prefix_labels (`torch.LongTensor` of shape `(edits, prefixes, length)`, *optional*):
+                prefixes that the target's own are to outrank, −100 on padding.
             label_smoothing (`float`, *optional*, defaults to `0.0`): of the base cross-entropy.
             reference_logits (`torch.Tensor` of shape `(batch, length, vocabulary)`, *optional*):
                 predictions of the original model. If given, the base loss is the KL divergence from them.
@@ -167,14 +147,15 @@ class EditableMixin:
         Returns:
             [`EditableSeq2SeqLMOutput`].
         """
-        own = (edit_input_ids, edit_labels, edit_alternative_labels, reference_logits, num_items_in_batch)
+        edits = (edit_input_ids, edit_attention_mask, edit_labels, edit_alternative_labels, edit_prefix_labels)
+        own = (*edits, reference_logits, num_items_in_batch)
         if all(value is None for value in own) and label_smoothing == 0.0:
             return super().forward(*args, **kwargs)
         return editable_objective(
             self,
             functools.partial(super().forward, *args),
             kwargs,
-            edits=(edit_input_ids, edit_attention_mask, edit_labels, edit_alternative_labels),
+            edits=edits,
             label_smoothing=label_smoothing,
             reference_logits=reference_logits,
             num_items=num_items_in_batch,
@@ -187,6 +168,7 @@ class EditableMixin:
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         alternative_labels: Tensor | None = None,
+        prefix_labels: Tensor | None = None,
         **overrides: Any,
     ) -> EditResult:
         """
@@ -198,6 +180,8 @@ class EditableMixin:
             labels (`torch.LongTensor` of shape `(1, target_length)`): the wanted translation, ending in EOS.
             alternative_labels (`torch.LongTensor` of shape `(1, alternatives, length)`):
                 translations to outrank, −100 on padding.
+            prefix_labels (`torch.LongTensor` of shape `(1, prefixes, length)`, *optional*):
+                prefixes that the target's prefixes of the same lengths are to outrank, −100 on padding.
             overrides (*optional*): fields of [`EditConfig`] to change for this edit.
 
         Returns:
@@ -207,37 +191,57 @@ class EditableMixin:
             EditableValueError: on empty sources or targets, or when no alternative differs from the target.
             NonFiniteEditError: if `l_e` becomes NaN or infinite.
         """
+        edit = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": labels,
+            "alternative_labels": alternative_labels,
+            "prefix_labels": prefix_labels,
+        }
+        return self.edit_jointly([edit], **overrides)
+
+    def edit_jointly(self, edits: Sequence[Mapping[str, Tensor]], **overrides: Any) -> EditResult:
+        """
+        Find one edit after which every target outranks all of its alternatives. The model itself is never changed.
+
+        Args:
+            edits (`Sequence[dict[str, torch.Tensor]]`): arguments of `edit`, for each of the corrections.
+            overrides (*optional*): fields of [`EditConfig`] to change for this edit.
+
+        Returns:
+            [`EditResult`]; its losses are means of the `l_e` that are above 0, or the largest if none is.
+
+        Raises:
+            EditableValueError: if there are no edits, and as `edit` does.
+            NonFiniteEditError: if an `l_e` becomes NaN or infinite.
+        """
         config = self.edit_config.replace(**overrides)
         editor = make_editor(config).to(self.device) if overrides else self.editor
+        problem = self.joint_problem(edits, **overrides)
+        with torch.inference_mode(False), torch.enable_grad():
+            return edit_result(self, problem, editor(problem))
+
+    def joint_problem(
+        self, edits: Sequence[Mapping[str, Tensor]], **overrides: Any
+    ) -> TranslationEditProblem | JointEditProblem:
+        """What `edit_jointly` solves: `l_e` as a function of the edited parameters. See there for the arguments."""
+        if not edits:
+            raise EditableValueError("There are no edits to make; give at least one.")
+        config = self.edit_config.replace(**overrides)
         with torch.inference_mode(False):
             tail = Tail(self, config)
-            problem = self._edit_problem(tail, input_ids, attention_mask, labels, alternative_labels, config)
-            with torch.enable_grad():
-                outcome: EditOutcome = editor(problem)
-        return EditResult(
-            success=bool(outcome.loss <= 0),
-            steps=outcome.steps,
-            loss=outcome.loss.item(),
-            initial_loss=outcome.initial_loss,
-            patch=EditPatch(
-                tensors=outcome.parameters,
-                base_fingerprint=fingerprint(tail.parameters),
-                loss_before=outcome.initial_loss,
-                loss_after=outcome.loss.item(),
-                steps=outcome.steps,
-                length_penalty=problem.length_penalty,
-                base_model=self.config._name_or_path or None,
-                base_revision=getattr(self.config, "_commit_hash", None),
-            ),
-        )
+            problems = [self._edit_problem(tail, config=config, **edit) for edit in edits]
+        return problems[0] if len(problems) == 1 else JointEditProblem(problems)
 
     def _edit_problem(
         self,
         tail: Tail,
         input_ids: Tensor,
-        attention_mask: Tensor | None,
-        labels: Tensor | None,
-        alternative_labels: Tensor | None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        alternative_labels: Tensor | None = None,
+        prefix_labels: Tensor | None = None,
+        *,
         config: EditConfig,
         create_graph: bool = False,
     ) -> TranslationEditProblem:
@@ -248,6 +252,7 @@ class EditableMixin:
             attention_mask,
             labels,
             alternative_labels[:, : config.num_alternatives],
+            prefix_labels,
             length_penalty=self.edit_length_penalty(config),
             create_graph=create_graph,
         )

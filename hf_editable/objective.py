@@ -10,12 +10,16 @@ from transformers.utils import ModelOutput
 
 from .errors import EditableValueError
 from .families import decoder_inputs, routing_inputs, routing_loss
+from .gradients import with_gradients
 from .scoring import cross_entropy, num_tokens, token_kl
 from .tail import Tail, TrunkStates
 
 
 if TYPE_CHECKING:
     from .modeling import EditableMixin
+
+# Tensors of more than 32 MiB are mapped anew for each allocation on Linux, which costs as much as filling them.
+_MOST_LOGITS = 6_400_000
 
 
 @dataclass
@@ -141,6 +145,43 @@ def _edit_terms(
         sums["steps"] = sums["steps"] + outcome.steps
         if len(chunk):
             rows = slice(int(chunk[0]), int(chunk[-1]) + 1)
-            edited_logits = tail.logits(states.rows(rows), outcome.parameters)
-            sums["kl"] = sums["kl"] + token_kl(logits[rows], edited_logits, labels[rows]).sum()
+            divergence = _divergence(tail, states.rows(rows), outcome.parameters, logits[rows], labels[rows])
+            sums["kl"] = sums["kl"] + divergence
     return sums
+
+
+def _divergence(
+    tail: Tail, states: TrunkStates, parameters: dict[str, Tensor], reference: Tensor, labels: Tensor
+) -> Tensor:
+    """
+    The sum of `token_kl` over a batch under edited parameters.
+
+    Its gradients are taken at once, a few rows after the other, so that no more than the logits of a few rows are in
+    memory at any time.
+    """
+    size = max(1, _MOST_LOGITS // reference[0].numel())
+    chunks = [slice(start, start + size) for start in range(0, len(labels), size)]
+
+    def divergence(states: TrunkStates, parameters: dict[str, Tensor], rows: slice) -> Tensor:
+        return token_kl(reference[rows], tail.logits(states.rows(rows), parameters), labels[rows]).sum()
+
+    # In half precision, gradients that are not scaled vanish.
+    if not torch.is_grad_enabled() or reference.dtype == torch.float16:
+        return torch.stack([divergence(states, parameters, rows) for rows in chunks]).sum()
+    tensors = states.differentiable()
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    states = states.replaced(leaves)
+    edited = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
+    wanted = [*edited.values(), *leaves, *tail.fixed_parameters]
+    values, sums = [], [None] * len(wanted)
+    for rows in chunks:
+        value = divergence(states, edited, rows)
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+        values.append(value.detach())
+        sums = [_added(old, new) for old, new in zip(sums, gradients, strict=True)]
+    inputs = [*parameters.values(), *tensors, *tail.fixed_parameters]
+    return with_gradients(torch.stack(values).sum(), inputs, sums)
+
+
+def _added(old: Tensor | None, new: Tensor | None) -> Tensor | None:
+    return old if new is None else new if old is None else old + new

@@ -8,9 +8,9 @@ own code with the earlier layers left out. The logits are those of the full forw
 Nothing here changes the model: modules are run through shallow copies that share its tensors, with dropout off.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,55 +23,12 @@ from .configuration import EditConfig
 from .errors import EditableTypeError
 from .families import BATCH_DIMENSIONS, decoder_inputs, encoder_output
 from .layers import find_decoder_layers, layer_indices, select_parameters
+from .prefix_tree import PrefixTree
+from .trunk_states import PrefixStates, TrunkStates
 
 
-@dataclass
-class TrunkStates:
-    """
-    What the first edited layer was called with, for a batch of translations.
-
-    Args:
-        call (`tuple[tuple, dict]`): positional and keyword arguments of that layer.
-        input_ids (`torch.LongTensor` of shape `(batch, source_length)`, *optional*): the source.
-        encoder_states (`torch.Tensor` of shape `(batch, source_length, hidden)`): the encoder's output.
-        attention_mask (`torch.LongTensor` of shape `(batch, source_length)`, *optional*): the source's mask.
-        decoder_input_ids (`torch.LongTensor` of shape `(batch, length)`): the decoder's input tokens.
-    """
-
-    call: tuple[tuple, dict[str, Any]]
-    input_ids: Tensor | None
-    encoder_states: Tensor
-    attention_mask: Tensor | None
-    decoder_input_ids: Tensor
-    batch_dimensions: Mapping[int | str, int | None]
-
-    def rows(self, index: slice | list[int]) -> "TrunkStates":
-        """The states of some of the batch's translations."""
-        batch = self.decoder_input_ids.shape[0]
-
-        def pick(value: Any, dimension: int | None = 0) -> Any:
-            # A layer's batched arguments have two dimensions or more; those with a leading 1 broadcast over the batch.
-            if isinstance(value, tuple | list):
-                return type(value)(pick(item, dimension) for item in value)
-            shared = dimension is None or not isinstance(value, Tensor) or value.dim() < 2
-            if shared or value.shape[dimension] != batch:
-                return value
-            return value[index] if dimension == 0 else value[:, index]
-
-        args, kwargs = self.call
-        dimensions = self.batch_dimensions
-        return replace(
-            self,
-            call=(
-                tuple(pick(value, dimensions.get(position, 0)) for position, value in enumerate(args)),
-                {name: pick(value, dimensions.get(name, 0)) for name, value in kwargs.items()},
-            ),
-            input_ids=pick(self.input_ids),
-            encoder_states=self.encoder_states[index],
-            attention_mask=pick(self.attention_mask),
-            decoder_input_ids=self.decoder_input_ids[index],
-        )
-
+# With what every family's decoder layers begin; FSMT's, which do not, are given recorded calls only.
+_LEADING_ARGUMENTS = ("hidden_states", "attention_mask")
 
 # Classes of models and their decoders whose tail was found to be exact.
 _EXACT: set[tuple[type[nn.Module], type[nn.Module]]] = set()
@@ -90,21 +47,23 @@ class _Record(nn.Module):
 
 
 class _Replay(nn.Module):
-    """Stands in for the first edited layer: calls it as it was called before."""
+    """Stands in for a layer: calls it as it was called before, or with some of its arguments replaced."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
         self.call: tuple[tuple, dict[str, Any]] | None = None
-        self.hidden: Tensor | None = None
+        self.replaced: dict[str, Any] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.call is not None:
             args, kwargs = self.call
-        elif args:
-            args = (self.hidden, *args[1:])
-        else:
-            kwargs = {**kwargs, "hidden_states": self.hidden}
+        for name, value in self.replaced.items():
+            place = _LEADING_ARGUMENTS.index(name)
+            if place < len(args):
+                args = (*args[:place], value, *args[place + 1 :])
+            else:
+                kwargs = {**kwargs, name: value}
         return self.layer(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -140,20 +99,25 @@ class Tail:
         self.parameters = select_parameters(model, [(f"{path}.{i}", layers[i]) for i in edited], config)
         self._recorder = _Record()
         trunk_copies: dict[nn.Module, nn.Module] = {}
-        trunk_layers = [_shared_copy(layer, trunk_copies) for layer in layers[: edited[0]]]
-        trunk_copies[layers] = nn.ModuleList([*trunk_layers, self._recorder])
+        self._trunk_layers = [_Replay(_shared_copy(layer, trunk_copies)) for layer in layers[: edited[0]]]
+        trunk_copies[layers] = nn.ModuleList([*self._trunk_layers, self._recorder]).eval()
         self._trunk = _shared_copy(model, trunk_copies)
         encoder = model.get_encoder()
         self._copies: dict[nn.Module, nn.Module] = {encoder: encoder}
-        tail_layers = [_shared_copy(layer, self._copies) for layer in layers[edited[0] :]]
-        self._replay = _Replay(tail_layers[0])
-        self._copies[layers] = nn.ModuleList([self._replay, *tail_layers[1:]]).eval()
+        self._tail_layers = [_Replay(_shared_copy(layer, self._copies)) for layer in layers[edited[0] :]]
+        self._copies[layers] = nn.ModuleList(self._tail_layers).eval()
         self._tail = _shared_copy(model, self._copies)
         self._slots = {name: self._slot(model, name) for name in self.parameters}
 
     def _slot(self, model: PreTrainedModel, name: str) -> tuple[nn.Module, str]:
         module_path, _, attribute = name.rpartition(".")
         return self._copies[model.get_submodule(module_path)], attribute
+
+    @property
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """The model's other parameters that are trained: what comes after the edited ones depends on some of them."""
+        edited = {id(parameter) for parameter in self.parameters.values()}
+        return [weight for weight in self.model.parameters() if weight.requires_grad and id(weight) not in edited]
 
     def record(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> TrunkStates:
         """
@@ -203,9 +167,84 @@ class Tail:
             `torch.Tensor` of shape `(batch, length, vocabulary)`.
         """
         self._set(parameters or self.parameters)
-        self._replay.call = states.call
+        self._replay(self._tail_layers, call=states.call)
         with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
             return self._run(self._tail, states).logits
+
+    def record_prefixes(
+        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, needed: Tensor
+    ) -> PrefixStates:
+        """
+        Run the trunk on the distinct prefixes of translations of one source, where
+        [`~prefix_tree.takes_prefix_trees`].
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(1, source_length)`): source tokens.
+            attention_mask (`torch.LongTensor` of shape `(1, source_length)`, *optional*): their mask.
+            labels (`torch.LongTensor` of shape `(batch, length)`): translations, −100 on padding.
+            needed (`torch.LongTensor` of shape `(batch, length)`): labels, −100 also on what is not scored.
+        """
+        encoded = self._trunk.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        source = (input_ids, encoded.last_hidden_state, attention_mask)
+        tokens = decoder_inputs(self.model, labels)
+        tree = PrefixTree.of(tokens, needed)
+        # What the first layer of all is given has the positions in it; it is computed for every row, and no more.
+        rows = [None if tensor is None else tensor.expand(len(tokens), *tensor.shape[1:]) for tensor in source]
+        hidden = self._entering(self.states(((), {}), *rows, tokens), self._trunk_layers[:1])
+        hidden = hidden[tree.rows, tree.columns].unsqueeze(0)
+        states = PrefixStates(tree, tree.mask(hidden.dtype), hidden, self.states(((), {}), *source, tokens[:1, :1]))
+        if self._trunk_layers:
+            self._replay(self._trunk_layers, hidden=hidden, mask=states.mask)
+            states = replace(states, hidden=self._entering(states.source))
+        return states
+
+    def prefix_logits(
+        self,
+        states: PrefixStates,
+        parameters: Mapping[str, Tensor] | None = None,
+        double_backward: bool = False,
+    ) -> Tensor:
+        """
+        Logits after each recorded prefix, of shape `(prefixes, vocabulary)`: those of `logits`, but for rounding.
+
+        Args:
+            states ([`PrefixStates`]): what `record_prefixes` recorded.
+            parameters, double_backward: see `logits`.
+        """
+        self._set(parameters or self.parameters)
+        self._replay(self._tail_layers, hidden=states.hidden, mask=states.mask)
+        with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
+            return self._run(self._tail, states.source).logits[0]
+
+    def _entering(self, states: TrunkStates, before: Sequence["_Replay"] = ()) -> Tensor:
+        """What the first edited layer is given in a pass of the trunk; or the layer `before`, if there is one."""
+        own = [layer.layer for layer in before]
+        for layer in before:
+            layer.layer = self._recorder
+        try:
+            self._run(self._trunk, states)
+        except _TrunkDone:
+            args, kwargs = self._recorder.call
+            return args[0] if args else kwargs["hidden_states"]
+        finally:
+            self._replay(self._trunk_layers)
+            for layer, original in zip(before, own, strict=True):
+                layer.layer = original
+        raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
+
+    @staticmethod
+    def _replay(
+        layers: Sequence["_Replay"],
+        call: tuple[tuple, dict[str, Any]] | None = None,
+        hidden: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Set what layers are to be called with: the first one the call or the hidden states, and all the mask."""
+        for layer in layers:
+            layer.call, layer.replaced = call, {}
+            layer.replaced |= {} if hidden is None else {"hidden_states": hidden}
+            layer.replaced |= {} if mask is None else {"attention_mask": mask}
+            call = hidden = None
 
     def trunk_step(self, tokens: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Cache) -> Tensor:
         """
@@ -252,7 +291,7 @@ class Tail:
             `torch.Tensor` of shape `(batch, prefixes, vocabulary)`.
         """
         self._set(self.parameters)
-        self._replay.call, self._replay.hidden = None, hidden
+        self._replay(self._tail_layers, hidden=hidden)
         return self._step(
             self._tail, tokens, encoder_states, attention_mask, cache, decoder_attention_mask=visible
         ).logits
@@ -262,6 +301,12 @@ class Tail:
             module, attribute = self._slots[name]
             module._parameters[attribute] = value
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether `check_exact` has passed for models and decoders of these classes in this process."""
+        # An EncoderDecoderModel has any decoder.
+        return (type(self.model), type(self.model.get_decoder())) in _EXACT
+
     @torch.no_grad()
     def check_exact(self, states: TrunkStates) -> None:
         """
@@ -270,9 +315,7 @@ class Tail:
         Raises:
             EditableTypeError: if they differ, as in a decoder that does something of its own between its layers.
         """
-        # An EncoderDecoderModel has any decoder.
-        kind = (type(self.model), type(self.model.get_decoder()))
-        if kind in _EXACT:
+        if self.is_checked:
             return
         expected = self._run(_shared_copy(self.model, {}), states).logits
         difference = (self.logits(states) - expected).nan_to_num().abs().max()  # NaN is the editor's to report
@@ -282,7 +325,7 @@ class Tail:
                 "after it, so its last layers alone do not give its predictions, and it cannot be edited. Use another "
                 "checkpoint."
             )
-        _EXACT.add(kind)
+        _EXACT.add((type(self.model), type(self.model.get_decoder())))
 
     @contextmanager
     def watch(self) -> Iterator[list[tuple[tuple, dict[str, Any]]]]:
@@ -335,12 +378,11 @@ def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Mo
         return copies[module]
     twin = type(module).__new__(type(module))
     # What wraps an instance (Accelerate's mixed precision, torch.compile) is bound to the original.
-    twin.__dict__ = {name: value for name, value in module.__dict__.items() if name != "forward"}
-    twin._compiled_call_impl = None
+    own = {name: value for name, value in module.__dict__.items() if name != "forward"}
     copies[module] = twin
-    twin._parameters = dict(module._parameters)
-    twin._modules = {
+    own |= {"_compiled_call_impl": None, "_parameters": dict(module._parameters), "training": False}
+    own["_modules"] = {
         name: None if child is None else _shared_copy(child, copies) for name, child in module._modules.items()
     }
-    twin.training = False
+    twin.__dict__.update(own)  # setting attributes of modules is slow
     return twin

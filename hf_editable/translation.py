@@ -1,13 +1,53 @@
 """Edits at the level of text: a source and the translation it should have."""
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from .collator import DataCollatorForEditableSeq2Seq
 from .decoding import batches_by_length, check_count, encode_sources, frozen, resolve_max_new_tokens
+from .edit_result import EditResult
 from .errors import EditableTypeError, EditableValueError
-from .modeling import EditableMixin, EditResult
+from .modeling import EditableMixin
+from .verification import Request, VerifiedEditor, shortened
+
+
+@dataclass
+class TranslationEditResult(EditResult):
+    """
+    What a correction of one translation came to. See [`EditResult`].
+
+    Args:
+        rounds (`int`): how often edit and search took turns.
+        decoded (`bool`): whether the edited model's beam search says the target.
+        translation (`str`): what it says.
+        lost (`list[str]`): sources of `keep` that it does not translate as before.
+    """
+
+    rounds: int
+    decoded: bool
+    translation: str
+    lost: list[str]
+
+
+@dataclass
+class JointEditResult(EditResult):
+    """
+    What a joint correction of several translations came to. See [`EditResult`].
+
+    Args:
+        rounds (`int`): how often edit and search took turns.
+        decoded (`list[bool]`): for each source, whether the edited model's beam search says its target.
+        translations (`list[str]`): what it says.
+        lost (`list[str]`): sources of `keep` that it does not translate as before.
+    """
+
+    rounds: int
+    decoded: list[bool]
+    translations: list[str]
+    lost: list[str]
 
 
 class TranslationEditor:
@@ -63,63 +103,149 @@ class TranslationEditor:
         return [texts[0] for texts in translations]
 
     def edit(
-        self, source: str, target: str, alternatives: Sequence[str] | None = None, max_rounds: int = 5
-    ) -> EditResult:
+        self,
+        source: str,
+        target: str,
+        alternatives: Sequence[str] | None = None,
+        max_rounds: int = 20,
+        max_steps: int | None = None,
+        shrink: bool = True,
+        keep: Sequence[tuple[str, str]] = (),
+    ) -> TranslationEditResult:
         """
-        Find an edit after which the model ranks `target` above every alternative translation of `source`.
+        Find an edit after which beam search translates `source` as `target`.
 
-        That does not make beam search say the target. So the edited model translates the source, and while it says
-        something that was not among the alternatives, that joins them and the edit is made anew.
+        That the target outranks a list of alternatives does not make beam search say it. So `generate` is asked, and
+        while it says something else, the edit goes on with more to outrank: what it says, and the prefix that pushes
+        the target's out of the beam.
 
         Args:
             source (`str`): the sentence that is translated wrongly.
             target (`str`): the translation it should have.
             alternatives (`Sequence[str]`, *optional*):
-                what the target is to outrank; `None` takes the model's `num_alternatives` most likely translations.
-            max_rounds (`int`, *optional*, defaults to `5`): the most edits tried.
+                what the target is to outrank at first; `None` takes the model's `num_alternatives` most likely
+                translations.
+            max_rounds (`int`, *optional*, defaults to `20`): how often edit and search take turns at most.
+            max_steps (`int`, *optional*): the most steps of a round; `None` takes the model's.
+            shrink (`bool`, *optional*, defaults to `True`):
+                look for the smallest edit on the line from the model to the edit found that does the same, so that
+                less else changes.
+            keep (`Sequence[tuple[str, str]]`, *optional*):
+                sources and the translations that the model is to go on giving them, such as earlier corrections.
+                Those that the model does not give now are left out.
 
         Returns:
-            [`EditResult`]; its `translation` is what the edited model says, its patch names `source` and `target`.
+            [`TranslationEditResult`]; its patch names `source` and `target`.
 
         Raises:
             EditableValueError:
                 if the source or the target is empty or too long, the target has words that the tokenizer does not
-                know, or no alternative differs from the target.
+                know or writes differently, or no alternative differs from the target.
+        """
+        given = None if alternatives is None else [alternatives]
+        joint = self.edit_jointly([source], [target], given, max_rounds, max_steps, shrink, keep)
+        values = {item.name: getattr(joint, item.name) for item in dataclasses.fields(EditResult)}
+        joint.patch.source, joint.patch.target = source, self.written(target)
+        decoded, translation = joint.decoded[0], joint.translations[0]
+        return TranslationEditResult(
+            **values, rounds=joint.rounds, decoded=decoded, translation=translation, lost=joint.lost
+        )
+
+    def edit_jointly(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        alternatives: Sequence[Sequence[str]] | None = None,
+        max_rounds: int = 20,
+        max_steps: int | None = None,
+        shrink: bool = True,
+        keep: Sequence[tuple[str, str]] = (),
+    ) -> JointEditResult:
+        """
+        Find one edit after which beam search translates each of `sources` as asked. See `edit`.
+
+        Args:
+            sources (`Sequence[str]`): the sentences that are translated wrongly.
+            targets (`Sequence[str]`): the translations they should have.
+            alternatives (`Sequence[Sequence[str]]`, *optional*): what each target is to outrank at first.
+            max_rounds (`int`, *optional*, defaults to `20`): how often edit and search take turns at most.
+            max_steps (`int`, *optional*): the most steps of a round; `None` takes the model's.
+            shrink (`bool`, *optional*, defaults to `True`): as in `edit`.
+            keep (`Sequence[tuple[str, str]]`, *optional*): as in `edit`.
+
+        Returns:
+            [`JointEditResult`]: the edit with which the most sources are translated as asked.
+
+        Raises:
+            EditableValueError: as `edit` does, or if the numbers of sources, targets and alternatives differ.
         """
         check_count("max_rounds", max_rounds)
-        self._check_known(target)
+        requests = self._requests(sources, targets, alternatives)
+        overrides = {} if max_steps is None else {"max_steps": max_steps}
+        requests += self._kept(keep, sources)
+        editor = VerifiedEditor(self.model, self.collator, requests, self.num_beams, overrides)
+        verified, count = editor(max_rounds, shrink), len(sources)
+        kept = zip(requests[count:], verified.decoded[count:], strict=True)
+        return JointEditResult(
+            **vars(verified.result),
+            rounds=verified.rounds,
+            decoded=verified.decoded[:count],
+            translations=verified.translations[:count],
+            lost=[request.source for request, decoded in kept if not decoded],
+        )
+
+    def _kept(self, keep: Sequence[tuple[str, str]], sources: Sequence[str]) -> list[Request]:
+        """What is to be kept of the translations of other sources, where the model gives them now."""
+        others = {source: target.strip() for source, target in keep if source not in sources}
+        said = self.translate(list(others))
+        now = zip(others.items(), said, strict=True)
+        return [Request(source, target, kept=True) for (source, target), text in now if text.strip() == target]
+
+    def _requests(
+        self, sources: Sequence[str], targets: Sequence[str], alternatives: Sequence[Sequence[str]] | None
+    ) -> list[Request]:
+        """The corrections, checked, each with the alternatives it starts with."""
+        given = [()] * len(sources) if alternatives is None else alternatives
+        if not len(sources) == len(targets) == len(given) or not sources:
+            raise EditableValueError(
+                f"{len(sources)} sources, {len(targets)} targets and {len(given)} lists of alternatives: give one of "
+                "each for every correction, and at least one correction."
+            )
+        targets = [self.written(target) for target in targets]
         if alternatives is None:
             count = self.model.edit_config.num_alternatives
-            alternatives = self._beam_search([source], count, count)[0]
-        outranked = list(alternatives)
-        result = self._edit_once(source, target, outranked)
-        for _ in range(max_rounds - 1):
-            said = result.translation.strip()
-            if not result.success or said in ("", target.strip(), *(text.strip() for text in outranked)):
-                break
-            outranked.insert(0, said)
-            retried = self._edit_once(source, target, outranked)
-            if not retried.success:
-                break  # the edit before holds for fewer alternatives, which is better than none
-            result = retried
-        return result
+            given = self._beam_search(sources, count, count)
+        return [
+            Request(source, target, shortened(self.collator, texts))
+            for source, target, texts in zip(sources, targets, given, strict=True)
+        ]
 
-    def _check_known(self, target: str) -> None:
+    def written(self, target: str) -> str:
+        """
+        A target as the tokenizer writes it, which is how the model can say it.
+
+        Args:
+            target (`str`): a translation.
+
+        Raises:
+            EditableValueError:
+                if the tokenizer has no tokens for it, or writes it differently, but for spaces; it says how.
+        """
         unknown = self.tokenizer.unk_token_id
         words = [word for word in target.split() if unknown in self.tokenizer(text_target=word).input_ids]
         if unknown is not None and words:
             raise EditableValueError(
-                f"The tokenizer has no tokens for {words} of the target, so the model cannot say it."
+                f"The tokenizer has no tokens for {words} of the target, so the model cannot say it. Write them "
+                "differently."
             )
-
-    def _edit_once(self, source: str, target: str, alternatives: list[str]) -> EditResult:
-        row = {"source": source, "target": target, "alternatives": alternatives}
-        edit = self.collator.edit_inputs(row, self.model.device)
-        result = self.model.edit(**edit, num_alternatives=edit["alternative_labels"].shape[1])
-        result.patch.source, result.patch.target = source, target
-        with self.model.edited(result.patch):
-            result.translation = self.translate([source])[0]
-        return result
+        ids = self.tokenizer(text_target=target, add_special_tokens=False).input_ids
+        written = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        if "".join(written.split()) != "".join(target.split()):
+            raise EditableValueError(
+                f"The model cannot say the target {target!r}: its tokenizer writes it {written!r}. Give it like that."
+            )
+        ids = self.collator.encode("target", [target])[0]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _beam_search(self, sources: Sequence[str], num_beams: int, count: int) -> list[list[str]]:
         """The `count` best translations of each source."""

@@ -32,14 +32,18 @@ def token_log_probs(logits, labels):
 
 
 def edit_loss(model, parameters, edit, length_penalty):
-    """`l_e` of one edit: `(input_ids, attention_mask, labels, alternative_labels)`."""
-    input_ids, attention_mask, labels, alternatives = edit
-    scores = []
-    for sequence in [labels, *alternatives[0].split(1)]:
+    """`l_e` of one edit: source, mask, labels, alternatives and, if it has any, prefixes."""
+    input_ids, attention_mask, labels, alternatives, *prefixes = edit
+
+    def score(sequence):
         sequence = sequence[:, (sequence[0] != -100)]
         logits = logits_of(model, parameters, input_ids, attention_mask, sequence)
-        scores.append(token_log_probs(logits, sequence).sum() / sequence.shape[1] ** length_penalty)
-    return torch.stack(scores[1:]).max() - scores[0]
+        return token_log_probs(logits, sequence).sum() / sequence.shape[1] ** length_penalty
+
+    terms = [score(sequence) - score(labels) for sequence in alternatives[0].split(1)]
+    for prefix in prefixes[0][0].split(1) if prefixes else ():
+        terms.append(score(prefix) - score(labels[:, : (prefix[0] != -100).sum()]))
+    return torch.stack(terms).max()
 
 
 def rmsprop_edit(model, parameters, names, edit, alpha, beta, epsilon, max_steps, length_penalty, create_graph=True):

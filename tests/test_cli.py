@@ -16,6 +16,7 @@ NEEDED = {
     "prepare_data": ["--output_dir", "out"],
     "train_baseline": ["--data_dir", "data", "--output_dir", "out"],
     "train_editable": ["--model_name_or_path", "m", "--data_dir", "d", "--edits_dir", "e", "--output_dir", "out"],
+    "mine_prefixes": ["--model_name_or_path", "m", "--edits_dir", "e", "--output_dir", "out"],
     "mine_edits": ["--model_name_or_path", "model", "--data_dir", "data", "--output_dir", "out"],
     "evaluate_edits": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
     "compare_editors": COMPARED,
@@ -27,7 +28,10 @@ NEEDED = {
     "measure_generality": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
     "check_replay": ["--model_name_or_path", "m", "--edits_dir", "e", "--data_dir", "d", "--output_dir", "out"],
     "check_invariance": ["--output_dir", "out"],
+    "app": ["--model_name_or_path", "model"],
+    "benchmark": ["--output_dir", "out"],
     "edit_translation": ["--model_name_or_path", "model"],
+    "find_mistakes": ["--model_name_or_path", "model", "--data_dir", "data", "--output_file", "mistakes.csv"],
 }
 
 

@@ -117,7 +117,7 @@ def test_the_commands_take_languages(tmp_path, capsys):
     model_of("m2m_100", tokenizer).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     argv = ["--model_name_or_path", str(tmp_path), "--source", "der hund", "--target", "the dog", "--max_steps", "1"]
-    assert main([*argv, "--alternatives", "dog", "--source_lang", "deu_Latn", "--target_lang", "eng_Latn"]) in (0, 1)
+    assert main([*argv, "--alternatives", "dog", "--source_lang", "deu_Latn", "--target_lang", "eng_Latn"]) in (0, 3)
     assert "wanted: the dog" in capsys.readouterr().out
     assert main([*argv, "--source_lang", "deu_Latn", "--target_lang", "klingon"]) == 2
     assert "knows no language 'klingon'" in capsys.readouterr().err

@@ -351,7 +351,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pairs, test_set, t
     assert main(argv) == 0
     table = capsys.readouterr().out
     assert table == (tmp_path / "out" / "table.md").read_text()
-    assert [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]] == NAMES
+    assert [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]] == [NAMES[0], "verified", *NAMES[1:]]
     assert (tmp_path / "out" / "picture.png").read_bytes().startswith(b"\x89PNG")
     header = json.loads((tmp_path / "out" / "ewc" / "rows.jsonl").read_text().splitlines()[0])["arguments"]["method"]
     assert (header["weight"], header["num_pairs"]) == (7.0, 3)
@@ -359,7 +359,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pairs, test_set, t
     assert report.summary["method"] == "finetune_all" and "--ewc_weight 7" in report.summary["command"]
     monkeypatch.setitem(sys.modules, "peft", None)
     for options, message in (
-        (["--methods", "edit", "magic"], "--methods edit magic: choose some of edit, kl"),
+        (["--methods", "edit", "magic"], "--methods edit magic: choose some of edit, verified, kl"),
         (["--methods", "kl", "kl"], "each once"),
         (["--methods", "lora"], "pip install hf_editable[lora]"),
         (["--pairs_split", "dev"], "no pairs in a split 'dev'"),

@@ -79,7 +79,8 @@ def test_too_few_steps_do_not_succeed(tiny_model, edit):
 
 def test_num_alternatives_limits_what_the_target_must_outrank(tiny_model, edit):
     losses = [tiny_model.edit(**edit, num_alternatives=count).initial_loss for count in (1, 2, 3)]
-    assert losses == sorted(losses) and losses[0] < losses[-1]
+    rounding = 1e-6
+    assert losses[0] <= losses[1] + rounding and losses[1] <= losses[2] + rounding and losses[0] < losses[2] - rounding
 
 
 def test_edited_model_inside_the_block_and_the_original_after_it(tiny_model, edit):

@@ -11,13 +11,19 @@ from hf_editable.tail import Tail
 LENGTH_PENALTY = 0.7
 
 
+# Prefixes for two edits, two and one of them, that outrank all alternatives in the tiny model.
+PREFIXES = torch.tensor([[[4, 4], [8, -100]], [[16, -100], [-100, -100]]])
+
+
 @pytest.fixture(
-    params=[(2, 0.001, -1), (4, 0.02, -1), (2, 0.0005, [0, 1])],
-    ids=["edits fail", "edits succeed", "two layers move"],
+    params=[(2, 0.001, -1, False), (4, 0.02, -1, False), (2, 0.0005, [0, 1], False), (2, 0.001, -1, True)],
+    ids=["edits fail", "edits succeed", "two layers move", "with prefixes"],
 )
 def problem(request, tiny_model, tiny_batch):
     """A float64 model and a batch; with two small steps the edits fail, so that the edit loss counts."""
-    max_steps, learning_rate, layers = request.param
+    max_steps, learning_rate, layers, prefixes = request.param
+    if prefixes:
+        tiny_batch["edit_prefix_labels"] = PREFIXES
     model = tiny_model.double()
     model.edit_config = EditConfig(
         learning_rate=learning_rate,
@@ -29,7 +35,10 @@ def problem(request, tiny_model, tiny_batch):
         c_loc=3.0,
     )
     edit_names = ("edit_input_ids", "edit_attention_mask", "edit_labels", "edit_alternative_labels")
+    edit_names += ("edit_prefix_labels",) if prefixes else ()
     edits = [tuple(tiny_batch[name][index : index + 1] for name in edit_names) for index in range(2)]
+    if prefixes:
+        edits[1] = (*edits[1][:4], PREFIXES[1:, :1])
     return model, tiny_batch, edits
 
 

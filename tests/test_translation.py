@@ -82,8 +82,8 @@ def test_the_command_saves_the_edit_it_shows(editor, model_dir, tmp_path, capsys
 
 
 def test_the_command_says_when_an_edit_does_not_succeed(model_dir, capsys):
-    assert edit_translation.main(command(model_dir, "--max_steps", "1", "--learning_rate", "1e-6")) == 1
-    assert "does not hold after 1 steps" in capsys.readouterr().out
+    assert edit_translation.main(command(model_dir, "--max_steps", "1", "--learning_rate", "1e-6")) == 3
+    assert "does not hold after 20 steps" in capsys.readouterr().out
 
 
 def test_the_command_explains_bad_input(model_dir, tmp_path, capsys):

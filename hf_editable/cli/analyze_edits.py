@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
 from .loading import load_data, load_edits
 from .measuring import NamedModels, command_line, load_editable, report_folder
@@ -85,7 +85,7 @@ def _write(output_dir: str, analyses: "list[EditAnalysis]", command: str) -> Non
         (folder / "table.md").write_text(tables, encoding="utf-8")
         (folder / ANALYSIS_NAME).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         plot_analyses(analyses, folder / "analysis.png")
-    print(tables, end="")
+    tell(tables.rstrip("\n"), models=content["models"], output_dir=output_dir)
 
 
 def _analyze(argv: list[str] | None) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 
 
 @dataclass
@@ -29,7 +29,8 @@ def _build(argv: list[str] | None) -> None:
     (arguments,) = parse_arguments([ReportArguments], argv, __doc__)
     build_report(**vars(arguments))
     folder = Path(arguments.output_dir)
-    print(f"Written: {folder / MARKDOWN_NAME}, {folder / HTML_NAME}")
+    written = [str(folder / name) for name in (MARKDOWN_NAME, HTML_NAME)]
+    tell(f"Written: {', '.join(written)}", written=written)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import EditableError, EditableFileError, EditableValueError
 from ..files import check_folder, whole_folder
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 from .measuring import command_line
 
 
@@ -202,7 +202,7 @@ def _check(argv: list[str] | None) -> None:
         check_folder(arguments.output_dir)
     rows = _compare(arguments)
     table = _table(rows)
-    print(table)
+    tell(table, runs=rows)
     if arguments.output_dir is not None:
         names = ("hf_editable", "torch", "transformers", "accelerate")
         command = command_line(argv)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EditableError
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 from .loading import load_data, load_edits, load_model, load_tokenizer
 from .measuring import command_line
 
@@ -114,7 +114,7 @@ def _check(argv: list[str] | None) -> None:
         report = json.dumps({"summary": summary, "rows": rows}, indent=2, sort_keys=True)
         (folder / "report.json").write_text(report + "\n", encoding="utf-8")
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
-    print(table)
+    tell(table, summary=summary)
     if summary["different"]:
         raise EditableError(f"{summary['different']} translations from the record are not those of generate.")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
 from .loading import load_data, load_edits
 from .measuring import (
@@ -55,7 +55,7 @@ def _write(output_dir: str, reports: "list[EditReport]", command: str) -> None:
     with whole_folder(output_dir) as folder:
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
         plot_methods(reports, folder / PICTURE_NAME)
-    print(table)
+    tell(table, methods=[report.summary for report in reports], output_dir=output_dir)
 
 
 def _compare(argv: list[str] | None) -> None:
@@ -70,7 +70,7 @@ def _compare(argv: list[str] | None) -> None:
     edits = load_edits(arguments.edits_dir)
     model, tokenizer = load_editable(arguments.model_name_or_path, languages)
     # All are made before the first one runs, so that what is missing is said at once.
-    made = {name: settings.make(name, tokenizer, arguments.data_dir, arguments.seed) for name in arguments.methods}
+    made = {name: settings.make(name, tokenizer, arguments) for name in arguments.methods}
     options = {**arguments.options(), **vars(scores)}
     reports = []
     for name, method in made.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
+from . import tell
 from .languages import LanguageArguments
 from .loading import load_data, load_edits
 from .measuring import command_line, load_editable
@@ -99,4 +100,8 @@ def compare(
         model, tokenizer, variants(model), settings={"command": command_line(argv)}, **options
     )
     if is_main_process():
-        print(comparison.markdown(), end="")
+        tell(
+            comparison.markdown().rstrip("\n"),
+            variants=[each.summary for each in comparison.variants],
+            output_dir=arguments.output_dir,
+        )

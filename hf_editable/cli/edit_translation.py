@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
-from .loading import load_data, load_model, load_tokenizer
+from .loading import load_data
+from .operating import GateArguments, describe_impact, make_editor, open_store
+from .running import DONE, REFUSED
 
 
 if TYPE_CHECKING:
-    from ..translation import TranslationEditor
+    from ..translation import TranslationEditor, TranslationEditResult
 
 
 @dataclass
@@ -35,15 +37,20 @@ class EditTranslationArguments:
     learning_rate: float | None = field(
         default=None, metadata={"help": "Step size of the edit. Default: the model's."}
     )
-    max_steps: int | None = field(default=None, metadata={"help": "The most steps of the edit. Default: the model's."})
+    max_steps: int | None = field(
+        default=None, metadata={"help": "The most steps of each round of the edit. Default: the model's."}
+    )
     output_dir: str | None = field(default=None, metadata={"help": "Folder to save the edit to, as an EditPatch."})
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Exit code 0 if the edit succeeded, 1 if it did not within its steps, 2 on bad input."""
-    outcome: list[bool] = []
-    code = run_main(lambda arguments: outcome.append(_edit(arguments)), argv)
-    return code if code else int(not outcome[0])
+    store: str | None = field(
+        default=None,
+        metadata={
+            "help": "Store that the edit goes to, on top of the edits in it; made if there is none in that folder."
+        },
+    )
+    force: bool = field(
+        default=False,
+        metadata={"help": "Save the edit even if the model does not say the target, or it is over a limit."},
+    )
 
 
 def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -> tuple[str, str, str]:
@@ -62,24 +69,69 @@ def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -
     raise EditableValueError(f"The model translates every test sentence of {arguments.data_dir} like its reference.")
 
 
-def _edit(argv: list[str] | None) -> bool:
-    from .. import TranslationEditor
+def _check(arguments: EditTranslationArguments) -> None:
+    """Refuse places that cannot be written to, before the long work."""
     from ..files import check_folder
 
-    arguments, languages = parse_arguments([EditTranslationArguments, LanguageArguments], argv, __doc__)
-    if arguments.output_dir is not None:
-        check_folder(arguments.output_dir)
-    tokenizer, model = load_tokenizer(arguments.model_name_or_path), load_model(arguments.model_name_or_path)
-    languages.apply(model, tokenizer)
+    for place in (arguments.output_dir, arguments.store):
+        if place is not None:
+            check_folder(place)
+
+
+def _edit(argv: list[str] | None) -> int:
+    from ..operations.store import EditStore
+
+    kinds = [EditTranslationArguments, GateArguments, LanguageArguments]
+    arguments, limits, languages = parse_arguments(kinds, argv, __doc__)
+    _check(arguments)
     overrides = {name: getattr(arguments, name) for name in ("learning_rate", "max_steps")}
-    model.edit_config = model.edit_config.replace(**{k: value for k, value in overrides.items() if value is not None})
-    editor = TranslationEditor(model, tokenizer, num_beams=arguments.num_beams)
+    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, overrides)
+    store = None if arguments.store is None else open_store(arguments.store, editor)
+    gate = limits.gate(editor)
     source, target, before = _mistake(arguments, editor)
-    result = editor.edit(source, target, arguments.alternatives)
-    print(f"source: {source}\nwanted: {target}\nbefore: {before}\nafter:  {result.translation}")
-    outcome = "holds" if result.success else "does not hold"
-    print(f"The constraint {outcome} after {result.steps} steps: l_e {result.initial_loss:.3f} → {result.loss:.3f}.")
+    earlier = store.corrections if store else []
+    keep = [(each.source, each.target) for each in earlier]
+    result = editor.edit(source, target, arguments.alternatives, keep=keep)
+    tell(
+        f"source: {source}\nwanted: {target}\nbefore: {before}\nafter:  {result.translation}",
+        source=source,
+        target=target,
+        before=before,
+        after=result.translation,
+    )
+    _tell_edit(result)
+    impact = None
+    if gate is not None and (result.decoded or arguments.force):
+        impact = gate.measure(result.patch, keep=earlier)
+        tell(describe_impact(impact), impact=impact.to_dict())
+    if not arguments.force and not (result.decoded and (impact is None or impact.accepted)):
+        tell("The edit is not saved; --force would save it." if arguments.store or arguments.output_dir else "")
+        return REFUSED
     if arguments.output_dir is not None:
         result.patch.save_pretrained(arguments.output_dir)
-        print(f"The edit is saved in {arguments.output_dir}")
-    return result.success
+        tell(f"The edit is saved in {arguments.output_dir}", output_dir=arguments.output_dir)
+    if arguments.store is not None:
+        store = store or EditStore.create(arguments.store, editor.model)
+        stored = store.add(result, impact, force=arguments.force)
+        tell(f"It is edit {stored.id} of the store {arguments.store}", store=arguments.store, id=stored.id)
+    return DONE
+
+
+def _tell_edit(result: "TranslationEditResult") -> None:
+    outcome = "holds" if result.success else "does not hold"
+    said = "says" if result.decoded else "does not say"
+    tell(
+        f"The constraint {outcome} after {result.steps} steps: l_e {result.initial_loss:.3f} → {result.loss:.3f}. "
+        f"Beam search {said} the target (rounds: {result.rounds}).",
+        success=result.success,
+        decoded=result.decoded,
+        steps=result.steps,
+        rounds=result.rounds,
+        initial_loss=result.initial_loss,
+        loss=result.loss,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/edit_translation.py`; returns the exit code: 3 if the model does not say the target."""
+    return run_main(_edit, argv)

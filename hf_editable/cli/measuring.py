@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EditableValueError
+from . import tell
 from .languages import LanguageArguments
 from .loading import load_data, load_model, load_tokenizer
+from .running import program_name
 
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from ..evaluation.methods import EditMethod
     from ..modeling import EditableMixin
 
-METHODS = ("edit", "kl", "rehearsal", "ewc", "finetune_all", "finetune_edited", "lora", "cache")
+METHODS = ("edit", "verified", "kl", "rehearsal", "ewc", "finetune_all", "finetune_edited", "lora", "cache")
 
 
 @dataclass
@@ -118,15 +120,16 @@ class MethodArguments:
     lora_learning_rate: float | None = field(default=None, metadata={"help": "Step size of AdamW on the adapters."})
     lora_rank: int | None = field(default=None, metadata={"help": "Rank of the adapters."})
 
-    def make(self, name: str, tokenizer: "PreTrainedTokenizerBase", data_dir: str, seed: int) -> "EditMethod | None":
+    def make(
+        self, name: str, tokenizer: "PreTrainedTokenizerBase", arguments: MeasuringArguments
+    ) -> "EditMethod | None":
         """
         The method of a name; `None` for the model's own editor.
 
         Args:
             name (`str`): one of `METHODS`.
             tokenizer ([`~transformers.PreTrainedTokenizerBase`]): the model's.
-            data_dir (`str`): folder of prepared data, with the split that has the pairs to protect.
-            seed (`int`): of the choices at random.
+            arguments ([`MeasuringArguments`]): name the data with the pairs to protect, the seed and the beam size.
 
         Raises:
             EditableValueError: if there is no such method, or a value is out of range.
@@ -147,14 +150,15 @@ class MethodArguments:
         if name in penalized:
             if self.num_pairs is not None:
                 settings["num_pairs"] = self.num_pairs
-            pairs = load_data(data_dir, self.pairs_split)[self.pairs_split]
-            return penalized[name](tokenizer, pairs, seed=seed, **settings)
+            pairs = load_data(arguments.data_dir, self.pairs_split)[self.pairs_split]
+            return penalized[name](tokenizer, pairs, seed=arguments.seed, **settings)
         if name.startswith("finetune_"):
             return methods.FineTuning(name.removeprefix("finetune_"), **settings)
-        others = {"edit": lambda: None, "cache": methods.ExactMatchCache}
+        if name == "verified":
+            return methods.VerifiedEditing(tokenizer, arguments.num_beams)
         if name == "lora":
-            return methods.LoraTuning(seed=seed, **settings)
-        return others[name]()
+            return methods.LoraTuning(seed=arguments.seed, **settings)
+        return methods.ExactMatchCache() if name == "cache" else None
 
 
 def measure_models(
@@ -186,7 +190,7 @@ def measure_models(
     reports = []
     for path, name in zip(models.model_name_or_path, labels, strict=True):
         model, tokenizer = load_editable(path, languages)
-        made = method.make(models.method, tokenizer, arguments.data_dir, arguments.seed)
+        made = method.make(models.method, tokenizer, arguments)
         reports.append(measure(model, tokenizer, name, report_folder(arguments.output_dir, name), made))
     on_main(lambda: write_reports(arguments.output_dir, reports, command_line(argv)))
 
@@ -200,7 +204,7 @@ def load_editable(path: str, languages: LanguageArguments) -> "tuple[EditableMix
 
 def command_line(argv: list[str] | None) -> str:
     """The command, to be pasted into a shell."""
-    return shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
+    return shlex.join([*program_name().split(), *(sys.argv[1:] if argv is None else argv)])
 
 
 def report_folder(output_dir: str, name: str) -> Path:
@@ -219,4 +223,4 @@ def write_reports(output_dir: str, reports: "Sequence[JsonReport]", command: str
     with whole_folder(output_dir) as folder:
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
         type(reports[0]).plot(reports, folder / reports[0].picture)
-    print(table)
+    tell(table, models=[report.summary for report in reports], output_dir=output_dir)

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
 from .loading import load_data, load_model, load_tokenizer
 
@@ -49,7 +49,8 @@ def _mine(argv: list[str] | None) -> None:
     mine_edits(model, tokenizer, sources, **options)
     if is_main_process():
         counts = json.loads((Path(arguments.output_dir) / INFO_NAME).read_text())["counts"]
-        print(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items()))
+        text = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in counts.items())
+        tell(text, counts=counts, output_dir=arguments.output_dir)
 
 
 def main(argv: list[str] | None = None) -> int:

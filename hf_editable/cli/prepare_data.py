@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils import ExplicitEnum
 
-from . import parse_arguments, run_main
+from . import parse_arguments, run_main, tell
 
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def _write(args: PrepareDataArguments) -> None:
         if args.overwrite:
             shutil.rmtree(output, ignore_errors=True)
     logger.warning(f"Wrote {output}: {json.dumps({key: info[key] for key in info if key != 'arguments'})}")
+    tell("", output_dir=str(output), info=info)
 
 
 def _check_output(args: PrepareDataArguments) -> Path:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EditableFileError, EditableValueError
 from ..files import check_folder
+from . import tell
 
 
 if TYPE_CHECKING:
@@ -116,10 +117,12 @@ def run_training(trainer: "Seq2SeqTrainer") -> None:
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
+    tell("", output_dir=trainer.args.output_dir, metrics=result.metrics)
     if trainer.eval_dataset is not None:
         metrics = trainer.evaluate()
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
+        tell("", metrics={**result.metrics, **metrics})
     if trainer.args.push_to_hub:
         trainer.push_to_hub()  # writes the card too
     else:

@@ -14,10 +14,12 @@ from transformers.utils import logging
 
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, encode_sources, frozen, resolve_max_new_tokens
+from ..edit_result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
 from ..files import check_folder
 from ..journal import Journal, fingerprint_model, fingerprint_rows
-from ..modeling import EditableMixin, EditResult
+from ..modeling import EditableMixin
+from ..prefixes import COLUMN as PREFIXES
 from ..processes import is_main_process, on_main, share_out
 from ..tail import Tail
 from .bleu import CorpusBleu, CorpusChrf
@@ -120,7 +122,8 @@ def evaluate_edits(
     """
     check_model(model)
     check_count("seed", seed, least=0)
-    chosen = choose_rows("edits", edits, ("source", "target", "alternatives"), num_edits, seed)
+    columns = ["source", "target", "alternatives", *([PREFIXES] if PREFIXES in edits.column_names else [])]
+    chosen = choose_rows("edits", edits, columns, num_edits, seed)
     sentences = list(choose_rows("test_set", test_set, ("source", "target"), num_test, seed).values())
     arguments = {
         "name": name,

@@ -15,10 +15,11 @@ from transformers.utils import logging
 
 from ..collator import DataCollatorForEditableSeq2Seq, longest_input
 from ..decoding import check_count
+from ..edit_result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
 from ..files import check_folder
 from ..journal import Journal, fingerprint_rows
-from ..modeling import EditableMixin, EditResult
+from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main, share_out
 from .json_report import INTERVALS, REPORT_NAME, JsonReport, check_any, draw, markdown_table
 from .methods import EditMethod, LookupResult, make_edit

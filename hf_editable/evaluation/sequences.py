@@ -16,10 +16,11 @@ from transformers.utils import logging
 
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, frozen
+from ..edit_result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
 from ..files import check_folder
 from ..journal import Journal, fingerprint_rows
-from ..modeling import EditableMixin, EditResult
+from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main
 from .bleu import CorpusBleu, CorpusChrf
 from .json_report import REPORT_NAME, JsonReport, check_any, draw, markdown_table

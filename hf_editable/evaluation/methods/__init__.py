@@ -4,6 +4,7 @@ from .base import EditMethod, LookupResult, make_edit, method_arguments, method_
 from .finetuning import FineTuning, LoraTuning
 from .lookup import ExactMatchCache
 from .penalties import ElasticWeightConsolidation, KLPenaltyEditor, RehearsalEditor
+from .verified import VerifiedEditing
 
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LookupResult",
     "LoraTuning",
     "RehearsalEditor",
+    "VerifiedEditing",
     "make_edit",
     "method_arguments",
     "method_name",

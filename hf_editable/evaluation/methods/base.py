@@ -11,11 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...collator import DataCollatorForEditableSeq2Seq
 from ...configuration import EditConfig
 from ...decoding import check_count
+from ...edit_result import EditResult
 from ...editing import candidates, check_edit
 from ...errors import EditableValueError, NonFiniteEditError
 from ...families import beam_search_tokens, decoder_inputs, encoder_output
 from ...journal import fingerprint_rows
-from ...modeling import EditableMixin, EditResult
+from ...modeling import EditableMixin
 from ...patches import EditPatch, fingerprint
 from ...scoring import constraint_loss, sequence_scores
 

@@ -11,9 +11,10 @@ from transformers.utils import ExplicitEnum
 
 from ...configuration import EditConfig
 from ...decoding import check_count
+from ...edit_result import EditResult
 from ...errors import EditableImportError, EditableValueError
 from ...families import decoder_inputs
-from ...modeling import EditableMixin, EditResult
+from ...modeling import EditableMixin
 from ...scoring import cross_entropy
 from ...tail import Tail
 from .base import check_finite, edit_loss, method_config, method_result

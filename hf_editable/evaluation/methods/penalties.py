@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ...edit_result import EditResult
 from ...editing import TranslationEditProblem
 from ...editors import make_editor
 from ...errors import EditableValueError
-from ...modeling import EditableMixin, EditResult
+from ...modeling import EditableMixin
 from ...scoring import cross_entropy, num_tokens, token_kl
 from ...tail import Tail, TrunkStates
 from .base import PairSample, method_config, method_result

@@ -1,0 +1,36 @@
+"""The table of what was measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """
+    A Markdown table of rows of the measurements. Ratios above 1 in the parts `edit` and `mining` are how many times
+    faster the package is; in `step` how much longer a step with the objective takes; in `scaling` the time against the
+    first value's.
+
+    Args:
+        rows (`Sequence[dict]`): what the measurements gave.
+    """
+    lines = ["| what | package | plain way | ratio |", "|---|---|---|---|"]
+    lines += [_timed(row) for row in rows if row["part"] in ("edit", "mining")]
+    lines += [_timed(row, of_its_time=True) for row in rows if row["part"] == "step"]
+    memory = [row for row in rows if row["part"] == "memory"]
+    if memory:
+        ways = [name.removesuffix("_bytes") for name in memory[0] if name.endswith("_bytes")]
+        lines += ["", f"| peak memory (MB) | {' | '.join(ways)} |", "|---|" + "---|" * len(ways)]
+        for row in memory:
+            sizes = [f"{row[way + '_bytes'] / 1e6:.0f}" for way in ways]
+            lines.append(f"| {row['what']} | {' | '.join(sizes)} |")
+    scaling = [row for row in rows if row["part"] == "scaling"]
+    if scaling:
+        lines += ["", "| scaling | seconds | against the first |", "|---|---|---|"]
+        lines += [f"| {row['what']} | {row['package_seconds']:.3f} | {row['ratio']:.2f} × |" for row in scaling]
+    return "\n".join(lines)
+
+
+def _timed(row: dict[str, Any], of_its_time: bool = False) -> str:
+    ours, plain = row["package_seconds"], row["plain_seconds"]
+    ratio = f"{ours / plain:.2f} × its time" if of_its_time else f"{plain / ours:.1f} × faster"
+    return f"| {row['what']} | {ours:.3f} s | {plain:.3f} s | {ratio} |"

@@ -1,0 +1,102 @@
+"""`hf-editable`: one command, of which each of the others is a part. `python -m hf_editable` is the same."""
+
+import argparse
+import difflib
+import importlib
+import sys
+import textwrap
+from dataclasses import dataclass
+
+from .. import __version__
+from .running import INTERRUPTED, USAGE, subcommand
+
+
+@dataclass(frozen=True)
+class Command:
+    """
+    A part of `hf-editable`.
+
+    Args:
+        module (`str`): the module in `hf_editable.cli` whose `main` it is; it is imported when the command runs.
+        summary (`str`): what it does, in one line.
+    """
+
+    module: str
+    summary: str
+
+
+# In the order in which they are shown.
+COMMANDS = {
+    "edit": Command("edit_translation", "correct one translation of a model, and save the edit"),
+    "apply": Command("apply_edits", "apply a file of corrections, a patch or a store; save the corrected model"),
+    "list": Command("list_edits", "list the edits of a store, or show one and what it changed"),
+    "revert": Command("revert_edit", "take an edit out of a store, and make the later ones anew"),
+    "export": Command("export_edits", "write one edit of a store, or all of them, as one patch"),
+    "mistakes": Command("find_mistakes", "list what a model translates worst, as a file of corrections"),
+    "app": Command("app", "open a page in the browser to try edits on"),
+    "prepare": Command("prepare_data", "prepare translation data: splits and a tokenizer"),
+    "train": Command("train_baseline", "train a translation model from scratch"),
+    "mine": Command("mine_edits", "mine edits from a model, to train and to measure with"),
+    "make-editable": Command("train_editable", "train a model so that edits of it stay local (Editable Training)"),
+    "evaluate": Command("evaluate_edits", "measure what single edits cost everything else"),
+    "report": Command("build_report", "put all results of a folder on one page"),
+}
+
+_EPILOG = """exit codes:
+  0 done    1 an error, told in one line    2 wrong arguments
+  3 an edit was not made, or not accepted    130 interrupted"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="hf-editable",
+        usage="hf-editable [--json] [--debug] COMMAND [options]",
+        description="Correct single translations of a model, and measure what else changed.\n\n"
+        f"commands:\n{listed}\n\n"
+        "hf-editable COMMAND --help lists the options of each.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"hf_editable {__version__}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, all else on stderr")
+    parser.add_argument("--debug", action="store_true", help="show where in the program an error comes from")
+    return parser
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return f"There is no command {name!r}.{meant} The commands are: {', '.join(COMMANDS)}."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """
+    Run a command by its name.
+
+    Args:
+        argv (`list[str]`, *optional*): the arguments; `None` takes those of the process.
+
+    Returns:
+        `int`: the exit code, see [`~cli.running.run_main`].
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    own = next((place for place, text in enumerate(arguments) if not text.startswith("-")), len(arguments))
+    parser = _parser()
+    options = parser.parse_args(arguments[:own])
+    if own == len(arguments):
+        parser.print_help(sys.stderr)
+        return USAGE
+    name, rest = arguments[own], arguments[own + 1 :]
+    if name not in COMMANDS:
+        sys.stderr.write("\n".join(textwrap.wrap(f"error: {_unknown(name)}", 100)) + "\n")
+        return USAGE
+    try:
+        module = importlib.import_module(f".{COMMANDS[name].module}", __package__)
+        with subcommand(f"hf-editable {name}", options.json, options.debug):
+            return module.main(rest)
+    except KeyboardInterrupt:  # while it is imported
+        sys.stderr.write("Interrupted.\n")
+        return INTERRUPTED
