@@ -61,13 +61,13 @@ class VerifiedEdit:
 @dataclass
 class _Search:
     """
-    Tokens of the translations found, best first, all requests in turn; the prefixes in the beam, by step; and whether
-    the search was cut off before the model's own limit.
+    Tokens of the translations found, best first, of the requests in turn; the prefixes in the beam, by step; and
+    whether requests were left out, or the search was cut off before the model's own limit.
     """
 
     tokens: list[list[int]]
     live: list[Tensor]
-    cut: bool
+    partial: bool
 
 
 class VerifiedEditor:
@@ -82,7 +82,7 @@ class VerifiedEditor:
     Args:
         model ([`EditableMixin`]): the model; it is not changed.
         collator ([`DataCollatorForEditableSeq2Seq`]): encodes.
-        requests (`list[Request]`): the corrections; they collect further terms.
+        requests (`list[Request]`): the corrections, then what is to be kept; they collect further terms.
         num_beams (`int`): beam size; 1 is greedy search.
         overrides (`dict[str, Any]`, *optional*): fields of [`EditConfig`] to change; `max_steps` are those of a round.
     """
@@ -110,7 +110,7 @@ class VerifiedEditor:
         # Edits on their way may make translations endless, which need not be seen to their end.
         ample = 2 * max(map(len, self._targets)) + 8
         self._bound = min(ample, self._limit) if can_be_bounded(model) else self._limit
-        self._wanted = [index for index, request in enumerate(requests) if not request.kept]
+        self._num_wanted = sum(not request.kept for request in requests)
 
     def __call__(self, max_rounds: int, shrink: bool = True) -> VerifiedEdit:
         """
@@ -128,17 +128,17 @@ class VerifiedEditor:
             search = self._search(result.patch)
             found = self._verified(result, rounds, search)
             if best is None or self._merit(found) >= self._merit(best):
-                best, cut = found, search.cut
+                best, partial = found, search.partial
             if all(found.decoded) or not self._add_terms(search) and result.success:
                 break
-        if cut:
+        if partial:
             best = self._verified(best.result, rounds, self._generate(best.result.patch, self._limit))
         if shrink and best.result.success:
             best = self._shrunk(best)
         return dataclasses.replace(best, rounds=rounds)
 
     def _merit(self, edit: VerifiedEdit) -> tuple[int, int]:
-        return sum(edit.decoded[index] for index in self._wanted), sum(edit.decoded)
+        return sum(edit.decoded[: self._num_wanted]), sum(edit.decoded)
 
     def _edit(self, previous: EditPatch | None) -> EditResult:
         """Steps from the model, or from an earlier edit of it, until all terms hold."""
@@ -158,16 +158,19 @@ class VerifiedEditor:
         return inputs
 
     def _search(self, patch: EditPatch) -> _Search:
-        """What beam search finds with a patch; to its end where all targets are found."""
-        search = self._generate(patch, self._bound)
-        if search.cut and all(self._decoded(search)):
-            search = self._generate(patch, self._limit)
+        """What beam search finds with a patch: for what is kept, and to its end, only where all targets are found."""
+        search = self._generate(patch, self._bound, self._num_wanted)
+        for limit in (self._bound, self._limit):
+            if search.partial and all(self._decoded(search)):
+                search = self._generate(patch, limit)
         return search
 
-    def _generate(self, patch: EditPatch, limit: int) -> _Search:
-        live = LivePrefixes()
+    def _generate(self, patch: EditPatch, limit: int, count: int | None = None) -> _Search:
+        """What beam search finds for the first `count` requests, or all."""
+        live, whole = LivePrefixes(), len(self._requests)
+        sources = self._sources if count in (None, whole) else self._sources.select(list(range(count)))
         with self._model.edited(patch), frozen(self._model):
-            output = self._sources.generate(
+            output = sources.generate(
                 self._model,
                 limit,
                 num_beams=self._num_beams,
@@ -176,7 +179,7 @@ class VerifiedEditor:
                 logits_processor=LogitsProcessorList([live]),
             )
         cut = limit < self._limit and len(live.steps) >= limit
-        return _Search(output[:, 1:].tolist(), live.steps, cut)
+        return _Search(output[:, 1:].tolist(), live.steps, cut or len(sources.indices) < whole)
 
     def _texts(self, search: _Search) -> list[list[str]]:
         """The translations found for each request, the best first."""
@@ -191,16 +194,17 @@ class VerifiedEditor:
 
     def _decoded(self, search: _Search) -> list[bool]:
         texts = self._texts(search)
-        return [found[0] == request.target for found, request in zip(texts, self._requests, strict=True)]
+        return [found[0] == request.target for found, request in zip(texts, self._requests, strict=False)]
 
     def _add_terms(self, search: _Search) -> bool:
         """Add to the requests that are not decoded what their targets lost to; whether any of it is new."""
-        new, texts = False, self._texts(search)
-        for index, (request, target) in enumerate(zip(self._requests, self._targets, strict=True)):
-            if texts[index][0] == request.target:
+        new = False
+        for index, texts in enumerate(self._texts(search)):
+            request, target = self._requests[index], self._targets[index]
+            if texts[0] == request.target:
                 continue
             known = {"", request.target, *request.alternatives}
-            found = [text for text in dict.fromkeys(texts[index]) if text not in known]
+            found = [text for text in dict.fromkeys(texts) if text not in known]
             request.alternatives[:0] = shortened(self._collator, found)
             own = slice(index * self._num_beams, (index + 1) * self._num_beams)
             steps = [step[own].tolist() for step in search.live]
