@@ -99,7 +99,6 @@ class PrefixTree:
         Returns:
             `torch.Tensor` of shape `(batch, length)`.
         """
-        logits = full_precision(logits)
+        log_probs = full_precision(logits).log_softmax(-1)
         padding = labels == PADDING
-        chosen = logits[self.places, labels.masked_fill(padding, 0)]
-        return (chosen - logits.logsumexp(-1)[self.places]).masked_fill(padding, 0.0)
+        return log_probs[self.places, labels.masked_fill(padding, 0)].masked_fill(padding, 0.0)

@@ -4,8 +4,11 @@ Throughout, `logits` are of shape `(batch, length, vocabulary)` and `labels` of 
 padding. Every value is computed in float32 (float64 for float64 logits) and in nats.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .errors import EditableValueError
 
@@ -63,23 +66,41 @@ def constraint_loss(scores: Tensor) -> Tensor:
     return scores[1:].max() - scores[0]
 
 
+class _Divergence(torch.autograd.Function):
+    """`KL(p ‖ q)` of two distributions given as logits, of which only the second is differentiated, by `q − p`."""
+
+    @staticmethod
+    def forward(ctx: Any, reference_logits: Tensor, logits: Tensor) -> Tensor:
+        log_p = full_precision(reference_logits).log_softmax(-1)
+        log_q = full_precision(logits).log_softmax(-1)
+        p = log_p.exp()
+        divergence = torch.linalg.vecdot(p, log_p.sub_(log_q))
+        if ctx.needs_input_grad[1]:
+            ctx.dtype = logits.dtype
+            ctx.save_for_backward(log_q.exp_().sub_(p))
+        return divergence
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (difference,) = ctx.saved_tensors
+        return None, (gradient.unsqueeze(-1) * difference).to(ctx.dtype)
+
+
 def token_kl(reference_logits: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """
     `KL( p_reference(·|x, y_<t) ‖ p(·|x, y_<t) )` at each token of `labels`, 0 on padding (paper, eq. 4).
 
     Args:
-        reference_logits (`torch.Tensor` of shape `(batch, length, vocabulary)`): first argument of the divergence.
+        reference_logits (`torch.Tensor` of shape `(batch, length, vocabulary)`):
+            first argument of the divergence; it gets no gradient.
         logits (`torch.Tensor` of shape `(batch, length, vocabulary)`): second argument.
         labels (`torch.LongTensor` of shape `(batch, length)`): only where it is −100 matters.
 
     Returns:
         `torch.Tensor` of shape `(batch, length)`.
     """
-    tokens = labels != PADDING
-    reference = full_precision(reference_logits[tokens]).log_softmax(-1)
-    predicted = full_precision(logits[tokens]).log_softmax(-1)
-    divergence = (reference.exp() * (reference - predicted)).sum(-1)
-    return divergence.new_zeros(labels.shape).masked_scatter(tokens, divergence)
+    return _Divergence.apply(reference_logits, logits).masked_fill(labels == PADDING, 0.0)
 
 
 def cross_entropy(
