@@ -56,6 +56,12 @@ def test_every_way_is_timed_in_turn():
     assert calls == list("baabba") and [len(times) for times in seconds.values()] == [2, 2]
 
 
+def test_operations_are_those_of_matrix_products():
+    left, right = torch.ones(3, 5), torch.ones(5, 7)
+    counted = timing.operations({"once": lambda: left @ right, "twice": lambda: left @ right + left @ right})
+    assert counted == {"once": 2 * 3 * 5 * 7, "twice": 4 * 3 * 5 * 7}
+
+
 def test_ways_that_do_not_do_the_same_are_not_timed(workload, monkeypatch):
     outcome = plain.PlainOutcome({}, torch.tensor(-1.0), 99)
     monkeypatch.setattr(plain, "edit", lambda model, inputs: outcome)
@@ -100,6 +106,9 @@ def test_the_command(tmp_path, capsys):
     assert report["summary"]["machine"] and report["summary"]["versions"]["torch"] == torch.__version__
     table = (tmp_path / "out" / "table.md").read_text()
     assert table in capsys.readouterr().out and "training step, edits_per_step 2" in table
+    edit, step = report["rows"][0], report["rows"][1]
+    assert edit["package_operations"] < edit["plain_operations"] < step["plain_operations"] * 10
+    assert step["plain_operations"] < step["package_operations"] and "GFLOP)" in table
     assert main(["--output_dir", str(tmp_path / "other"), "--parts", "speed"]) == 2
     assert "choose from edit, step, mining, memory, scaling" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..modeling import EditableMixin
 from . import plain
-from .timing import check_same, in_turn, medians
+from .timing import check_same, in_turn, medians, operations
 from .workload import Workload, joined
 
 
@@ -41,8 +41,9 @@ def measure_edit(workload: Workload, edits: int = 5, repeats: int = 5) -> list[d
         check_same("Steps of an edit", ours.steps, expected.steps, 0.0)
         check_same("l_e after an edit", ours.loss, expected.loss.item(), TOLERANCE)
         ways = {"package": lambda: model.edit(**inputs), "plain": lambda: plain.edit(model, inputs)}  # noqa: B023
-        seconds = in_turn(ways, repeats, model.device)
-        rows.append({"part": "edit", "what": f"edit of {ours.steps} steps", "steps": ours.steps, **_row(seconds)})
+        seconds, counted = in_turn(ways, repeats, model.device), operations(ways)
+        row = {"part": "edit", "what": f"edit of {ours.steps} steps", "steps": ours.steps}
+        rows.append(row | _row(seconds, counted))
     return rows
 
 
@@ -64,13 +65,13 @@ def measure_step(workload: Workload, edits_per_step: Sequence[int] = (1, 8), rep
         inputs = {**batch, **joined(edits[:count])}
         steps[count] = model(**inputs).edit_steps.item()
         ways[str(count)] = lambda inputs=inputs: backward(model, model(**inputs).loss)
-    seconds = in_turn(ways, repeats, model.device)
+    seconds, counted = in_turn(ways, repeats, model.device), operations(ways)
     return [
         {
             "part": "step",
             "what": f"training step, edits_per_step {count}",
             "steps": steps[count],
-            **_row({"package": seconds[str(count)], "plain": seconds["plain"]}),
+            **_row(*({"package": each[str(count)], "plain": each["plain"]} for each in (seconds, counted))),
         }
         for count in edits_per_step
     ]
@@ -123,9 +124,11 @@ def backward(model: torch.nn.Module, loss: Tensor) -> float:
     return loss.item()
 
 
-def _row(seconds: dict[str, list[float]]) -> dict[str, Any]:
+def _row(seconds: dict[str, list[float]], counted: dict[str, int]) -> dict[str, Any]:
     times = medians(seconds)
     return {
+        "package_operations": counted["package"],
+        "plain_operations": counted["plain"],
         "package_seconds": times["package"],
         "plain_seconds": times["plain"],
         "ratio": times["plain"] / times["package"],

@@ -8,12 +8,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """
     A Markdown table of rows of the measurements. Ratios above 1 in the parts `edit` and `mining` are how many times
     faster the package is; in `step` how much longer a step with the objective takes; in `scaling` the time against the
-    first value's.
+    first value's. The ratio of operations is that of matrix products and attention, which both ways cannot do without.
 
     Args:
         rows (`Sequence[dict]`): what the measurements gave.
     """
-    lines = ["| what | package | plain way | ratio |", "|---|---|---|---|"]
+    lines = ["| what | package | plain way | ratio | ratio of operations |", "|---|---|---|---|---|"]
     lines += [_timed(row) for row in rows if row["part"] in ("edit", "mining")]
     lines += [_timed(row, of_its_time=True) for row in rows if row["part"] == "step"]
     memory = [row for row in rows if row["part"] == "memory"]
@@ -33,4 +33,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _timed(row: dict[str, Any], of_its_time: bool = False) -> str:
     ours, plain = row["package_seconds"], row["plain_seconds"]
     ratio = f"{ours / plain:.2f} × its time" if of_its_time else f"{plain / ours:.1f} × faster"
-    return f"| {row['what']} | {ours:.3f} s | {plain:.3f} s | {ratio} |"
+    counted = ""
+    if "plain_operations" in row:
+        ours, plain = row["package_operations"], row["plain_operations"]
+        counted = f"{ours / plain:.2f}" if of_its_time else f"{plain / ours:.1f}"
+        counted += f" ({ours / 1e9:.0f} and {plain / 1e9:.0f} GFLOP)"
+    return f"| {row['what']} | {row['package_seconds']:.3f} s | {row['plain_seconds']:.3f} s | {ratio} | {counted} |"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import EditableError
 
@@ -36,6 +37,16 @@ def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int, device: torch.d
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     """The median time of each way."""
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def operations(ways: Mapping[str, Callable[[], Any]]) -> dict[str, int]:
+    """Floating-point operations in the matrix products and the attention of each way, by PyTorch's counter."""
+    counted = {}
+    for name, work in ways.items():
+        with FlopCounterMode(display=False) as counter:
+            work()
+        counted[name] = counter.get_total_flops()
+    return counted
 
 
 def check_same(what: str, ours: float, plain: float, tolerance: float) -> None:
