@@ -1,5 +1,5 @@
 """
-The README's table of model families, made of the results of their tests:
+The table of model families in hf_editable/docs/models.md, made of the results of their tests:
 
     python scripts/families_table.py --output_dir scripts/results/families
 """
