@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .errors import EditableFileError, EditableValueError
+from .files import check_folder
 from .patches import fingerprint
 from .processes import is_main_process, on_main
 
@@ -57,6 +58,31 @@ class Journal:
         if is_main_process():
             with open(self._path, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+class FinishedRows:
+    """
+    The rows of a run by their `index`, those of an interrupted one among them; kept in a journal if there is a folder.
+
+    Args:
+        output_dir (`str`, *optional*): the folder; `None` keeps rows in memory alone.
+        name (`str`): the journal's file in it.
+        arguments (`dict[str, Any]`): what the rows depend on. See [`Journal`].
+
+    Attributes:
+        by_index (`dict[int, dict[str, Any]]`): the rows.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike | None, name: str, arguments: dict[str, Any]):
+        self._journal = None if output_dir is None else Journal(check_folder(output_dir) / name, arguments)
+        self.by_index = {} if self._journal is None else {row["index"]: row for row in self._journal.rows}
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take in rows, and write them so that they are kept if the run ends now."""
+        rows = list(rows)
+        self.by_index.update((row["index"], row) for row in rows)
+        if self._journal is not None:
+            self._journal.append(rows)
 
 
 def check_arguments(folder: str | os.PathLike, earlier: dict[str, Any], arguments: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from .configuration import choice
 from .decoding import batches_by_length, check_count, encode_sources, frozen, resolve_max_new_tokens
 from .errors import EditableFileError, EditableTypeError, EditableValueError
 from .files import check_folder, whole_folder
-from .journal import Journal, check_arguments, fingerprint_model, fingerprint_rows
+from .journal import FinishedRows, check_arguments, fingerprint_model, fingerprint_rows
 from .processes import is_main_process, on_main, share_out
 
 
@@ -200,16 +200,14 @@ def mine_edits(
         arguments |= {"targets": EditTargets.REFERENCES.value, "references": fingerprint_rows(references.items())}
     if output_dir is not None and on_main(lambda: _is_finished(output_dir, arguments)):
         return load_from_disk(os.fspath(output_dir))
-    journal = None if output_dir is None else Journal(Path(output_dir) / JOURNAL_NAME, arguments)
-    rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
+    finished = FinishedRows(output_dir, JOURNAL_NAME, arguments)
+    rows = finished.by_index
     hidden = not is_main_process()
     with logging.tqdm(total=len(sources), desc="Mining edits", unit="source", disable=hidden) as progress:
         progress.update(len(rows))
         for mined in _mine(model, tokenizer, sources, references, rows.keys(), arguments):
             progress.update(len({row["index"] for row in mined} - rows.keys()))
-            rows.update((row["index"], row) for row in mined)
-            if journal is not None:
-                journal.append(mined)
+            finished.add(mined)
     longest = longest_input(tokenizer, model, "decoder")
     edits, counts = _select(tokenizer, longest, sources, rows, corrections=not sampled)
     logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")

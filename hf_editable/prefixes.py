@@ -82,12 +82,17 @@ def mine_prefixes(
 
 
 def outranking(target: list[int], live: list[list[list[int]]]) -> list[list[int]]:
+    """The lowest-ranked prefix in the beam at each step where the target's is not in it. See `without_prefix`."""
+    return [rows[-1] for rows in without_prefix(target, live)]
+
+
+def without_prefix(target: list[int], live: list[list[list[int]]]) -> list[list[list[int]]]:
     """
-    The lowest-ranked prefix in the beam at each step where the target's is not in it.
+    The steps of a search at which no prefix in the beam is the target's.
 
     Args:
         target (`list[int]`): the target's tokens.
         live (`list[list[list[int]]]`): the prefixes in the beam, best first, at each step.
     """
     lengths = range(1, len(target) + 1)
-    return [rows[-1] for rows in live if len(rows[0]) in lengths and target[: len(rows[0])] not in rows]
+    return [rows for rows in live if len(rows[0]) in lengths and target[: len(rows[0])] not in rows]

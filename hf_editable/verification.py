@@ -14,6 +14,7 @@ from .decoding import LivePrefixes, can_be_bounded, encode_sources, frozen, reso
 from .edit_result import EditResult
 from .modeling import EditableMixin
 from .patches import EditPatch
+from .prefixes import without_prefix
 
 
 # How often the line from the model to its edit is halved to find a smaller one.
@@ -61,10 +62,11 @@ class VerifiedEdit:
 @dataclass
 class _Search:
     """
-    Tokens of the translations found, best first, of the requests in turn; the prefixes in the beam, by step; and
+    The translations found for each request, best first; tokens of all of them; the prefixes in the beam, by step; and
     whether requests were left out, or the search was cut off before the model's own limit.
     """
 
+    texts: list[list[str]]
     tokens: list[list[int]]
     live: list[Tensor]
     partial: bool
@@ -159,10 +161,11 @@ class VerifiedEditor:
 
     def _search(self, patch: EditPatch) -> _Search:
         """What beam search finds with a patch: for what is kept, and to its end, only where all targets are found."""
-        search = self._generate(patch, self._bound, self._num_wanted)
-        for limit in (self._bound, self._limit):
-            if search.partial and all(self._decoded(search)):
-                search = self._generate(patch, limit)
+        search, whole = self._generate(patch, self._bound, self._num_wanted), len(self._requests)
+        if self._num_wanted < whole and all(self._decoded(search)):
+            search = self._generate(patch, self._bound)
+        if search.partial and len(search.texts) == whole and all(self._decoded(search)):
+            search = self._generate(patch, self._limit)
         return search
 
     def _generate(self, patch: EditPatch, limit: int, count: int | None = None) -> _Search:
@@ -179,27 +182,21 @@ class VerifiedEditor:
                 logits_processor=LogitsProcessorList([live]),
             )
         cut = limit < self._limit and len(live.steps) >= limit
-        return _Search(output[:, 1:].tolist(), live.steps, cut or len(sources.indices) < whole)
-
-    def _texts(self, search: _Search) -> list[list[str]]:
-        """The translations found for each request, the best first."""
-        texts = [
-            text.strip() for text in self._collator.tokenizer.batch_decode(search.tokens, skip_special_tokens=True)
-        ]
-        return [texts[start : start + self._num_beams] for start in range(0, len(texts), self._num_beams)]
+        tokens, beams = output[:, 1:].tolist(), self._num_beams
+        texts = [text.strip() for text in self._collator.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        found = [texts[start : start + beams] for start in range(0, len(texts), beams)]
+        return _Search(found, tokens, live.steps, cut or len(found) < whole)
 
     def _verified(self, result: EditResult, rounds: int, search: _Search) -> VerifiedEdit:
-        said = [found[0] for found in self._texts(search)]
-        return VerifiedEdit(result, rounds, said, self._decoded(search))
+        return VerifiedEdit(result, rounds, [found[0] for found in search.texts], self._decoded(search))
 
     def _decoded(self, search: _Search) -> list[bool]:
-        texts = self._texts(search)
-        return [found[0] == request.target for found, request in zip(texts, self._requests, strict=False)]
+        return [found[0] == request.target for found, request in zip(search.texts, self._requests, strict=False)]
 
     def _add_terms(self, search: _Search) -> bool:
         """Add to the requests that are not decoded what their targets lost to; whether any of it is new."""
         new = False
-        for index, texts in enumerate(self._texts(search)):
+        for index, texts in enumerate(search.texts):
             request, target = self._requests[index], self._targets[index]
             if texts[0] == request.target:
                 continue
@@ -272,10 +269,9 @@ def _pushing_out(
     Returns:
         `list[list[int]]`: one prefix, or none if there is no new one.
     """
-    departures = [rows for rows in live if rows[0] and target[: len(rows[0])] not in rows]
     ended = [tokens[: len(target)] for tokens in found]
-    for prefixes in (*departures[:1], ended):
+    for prefixes in (*without_prefix(target, live)[:1], ended):
         for prefix in reversed(prefixes):
-            if len(prefix) <= len(target) and prefix != target[: len(prefix)] and prefix not in known:
+            if prefix != target[: len(prefix)] and prefix not in known:
                 return [prefix]
     return []

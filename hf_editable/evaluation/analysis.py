@@ -16,8 +16,8 @@ from transformers.utils import logging
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, frozen
 from ..errors import EditableFileError, EditableValueError, NonFiniteEditError
-from ..files import check_folder, whole_folder
-from ..journal import Journal, fingerprint_model, fingerprint_rows
+from ..files import whole_folder
+from ..journal import FinishedRows, fingerprint_model, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main, share_out
 from ..tail import Tail
@@ -156,13 +156,11 @@ def analyze_edits(
         "edit_config": model.edit_config.replace(**edit_overrides).to_dict(),
         "seed": seed,
     }
-    journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
-    rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
+    finished = FinishedRows(output_dir, ROWS_NAME, arguments)
+    rows = finished.by_index
     measurement = _Measurement(model, tokenizer, chosen, sentences, arguments, edit_overrides)
     for row in measurement.measure([index for index in chosen if index not in rows]):
-        rows[row["index"]] = row
-        if journal is not None:
-            journal.append([row])
+        finished.add([row])
     analysis = measurement.analyze([rows[index] for index in chosen])
     if output_dir is not None:
         on_main(lambda: analysis.save(output_dir))

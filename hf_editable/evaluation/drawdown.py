@@ -16,8 +16,7 @@ from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, encode_sources, frozen, resolve_max_new_tokens
 from ..edit_result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
-from ..files import check_folder
-from ..journal import Journal, fingerprint_model, fingerprint_rows
+from ..journal import FinishedRows, fingerprint_model, fingerprint_rows
 from ..modeling import EditableMixin
 from ..prefixes import COLUMN as PREFIXES
 from ..processes import is_main_process, on_main, share_out
@@ -139,8 +138,8 @@ def evaluate_edits(
         "seed": seed,
         **method_arguments(method),
     }
-    journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
-    rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
+    finished = FinishedRows(output_dir, ROWS_NAME, arguments)
+    rows = finished.by_index
     if len(rows) == len(chosen) and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
         return on_main(lambda: EditReport.load(output_dir))
     if not record_gigabytes >= 0:
@@ -148,9 +147,7 @@ def evaluate_edits(
     memory = (int(record_gigabytes * 1e9), check_count("verify", verify, least=0))
     evaluation = _Evaluation(model, tokenizer, sentences, arguments, edit_overrides, method, *memory)
     for row in evaluation.measure({index: edit for index, edit in chosen.items() if index not in rows}, len(chosen)):
-        rows[row["index"]] = row
-        if journal is not None:
-            journal.append([row])
+        finished.add([row])
     report = evaluation.report([rows[index] for index in chosen])
     if output_dir is not None:
         on_main(lambda: report.save(output_dir))

@@ -17,8 +17,7 @@ from ..collator import DataCollatorForEditableSeq2Seq, longest_input
 from ..decoding import check_count
 from ..edit_result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
-from ..files import check_folder
-from ..journal import Journal, fingerprint_rows
+from ..journal import FinishedRows, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main, share_out
 from .json_report import INTERVALS, REPORT_NAME, JsonReport, check_any, draw, markdown_table
@@ -201,8 +200,8 @@ def measure_generality(
         "kinds": [kind for kind in KINDS if kind in kinds],
         "number_words": list(number_words),
     }
-    journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
-    rows = {row["index"]: row for row in journal.rows} if journal is not None else {}
+    finished = FinishedRows(output_dir, ROWS_NAME, arguments)
+    rows = finished.by_index
     if len(rows) == len(chosen) and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
         return on_main(lambda: GeneralityReport.load(output_dir))
     reach = _Reach(model, tokenizer, texts, arguments, edit_overrides, method)
@@ -210,9 +209,7 @@ def measure_generality(
     options = {"total": len(chosen), "initial": len(rows), "desc": f"Editing {name}", "unit": "edit"}
     with logging.tqdm(**options, disable=not is_main_process()) as progress:
         for row in share_out(reach.measure, jobs):
-            rows[row["index"]] = row
-            if journal is not None:
-                journal.append([row])
+            finished.add([row])
             progress.update()
     ordered = [rows[index] for index in chosen]
     report = GeneralityReport(

@@ -53,8 +53,19 @@ class PenalizedEditor:
     """
 
     name = "penalized"
+    default_weight = 1.0
+    default_num_pairs = 16
 
-    def __init__(self, weight: float, sample: PairSample):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        pairs: Sequence[Mapping[str, str]],
+        weight: float | None = None,
+        num_pairs: int | None = None,
+        seed: int = 0,
+    ):
+        weight = self.default_weight if weight is None else weight
+        sample = PairSample(tokenizer, pairs, self.default_num_pairs if num_pairs is None else num_pairs, seed)
         if not 0 <= weight < float("inf"):
             raise EditableValueError(f"weight={weight!r}: it must be 0 or a number above it, such as 1.0.")
         self.weight = weight
@@ -118,16 +129,7 @@ class KLPenaltyEditor(PenalizedEditor):
     """
 
     name = "kl"
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        pairs: Sequence[Mapping[str, str]],
-        weight: float = 10.0,
-        num_pairs: int = 16,
-        seed: int = 0,
-    ):
-        super().__init__(weight, PairSample(tokenizer, pairs, num_pairs, seed))
+    default_weight = 10.0
 
     def penalty(self, model: EditableMixin, tail: Tail) -> Penalty:
         """See [`PenalizedEditor`]."""
@@ -164,16 +166,6 @@ class RehearsalEditor(PenalizedEditor):
 
     name = "rehearsal"
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        pairs: Sequence[Mapping[str, str]],
-        weight: float = 1.0,
-        num_pairs: int = 16,
-        seed: int = 0,
-    ):
-        super().__init__(weight, PairSample(tokenizer, pairs, num_pairs, seed))
-
     def penalty(self, model: EditableMixin, tail: Tail) -> Penalty:
         """See [`PenalizedEditor`]."""
         recorded = self._recorded(model, tail)
@@ -203,16 +195,11 @@ class ElasticWeightConsolidation(PenalizedEditor):
     """
 
     name = "ewc"
+    default_weight = 1000.0
+    default_num_pairs = 128
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        pairs: Sequence[Mapping[str, str]],
-        weight: float = 1000.0,
-        num_pairs: int = 128,
-        seed: int = 0,
-    ):
-        super().__init__(weight, PairSample(tokenizer, pairs, num_pairs, seed))
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self._known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
     def penalty(self, model: EditableMixin, tail: Tail) -> Penalty:
