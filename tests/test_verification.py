@@ -1,6 +1,7 @@
 """Edits that `generate` has the last word on."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,11 +9,18 @@ from families import build
 from tokenizers import normalizers
 
 import plain
-from hf_editable import AutoEditableModelForSeq2SeqLM, EditableValueError, EditConfig, TranslationEditor
+from hf_editable import (
+    AutoEditableModelForSeq2SeqLM,
+    EditableValueError,
+    EditConfig,
+    EditPatch,
+    EditResult,
+    TranslationEditor,
+)
 from hf_editable.editing import JointEditProblem
 from hf_editable.evaluation.methods import VerifiedEditing
 from hf_editable.tail import Tail
-from hf_editable.verification import _pushing_out, shortened
+from hf_editable.verification import VerifiedEdit, VerifiedEditor, _pushing_out, shortened
 
 
 SOURCE, TARGET = "der hund sieht den ball .", "the dog sees the ball ."
@@ -71,6 +79,41 @@ def test_shrinking_gives_a_smaller_edit_on_the_same_line_that_does_the_same(edit
         with editor.model.edited(shrunk.patch):
             assert generated(editor.model, tiny_tokenizer, source, editor.num_beams) == target
     assert max(shares) <= 1 and min(shares) < 1
+
+
+class Threshold(VerifiedEditor):
+    """Beam search says something else after any edit whose one tensor is smaller."""
+
+    def __init__(self, least):
+        self._model = SimpleNamespace(joint_problem=lambda inputs: Line())
+        self._overrides, self._limit, self._least = {}, 9, least
+
+    def _inputs(self):
+        return []
+
+    def _generate(self, patch, limit):
+        return patch.tensors["w"].item()
+
+    def _verified(self, result, rounds, found):
+        return VerifiedEdit(result, rounds, ["said"], [found >= self._least])
+
+
+class Line:
+    """A problem that every edit solves."""
+
+    parameters = {"w": torch.zeros(1)}
+
+    def __call__(self, tensors):
+        return torch.tensor(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("least", "expected"), [(0.05, 0.0625), (0.3, 0.3125), (0.5, 0.5), (0.9, 0.9375), (0.95, 1.0)]
+)
+def test_halving_finds_the_smallest_edit(least, expected):
+    whole = EditResult(True, 1, -2.0, 1.0, EditPatch({"w": torch.ones(1)}, "base"))
+    found = Threshold(least)._shrunk(VerifiedEdit(whole, 1, ["said"], [True])).result
+    assert found.patch.tensors["w"].item() == expected
 
 
 def test_the_patch_is_one_of_the_unedited_model(editor):

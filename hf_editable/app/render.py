@@ -2,8 +2,9 @@
 
 import html
 from collections.abc import Iterable, Sequence
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
+
+from ..evaluation.markup import mark_words
 
 
 if TYPE_CHECKING:
@@ -28,14 +29,12 @@ def mark_differences(before: str, after: str) -> tuple[str, str]:
     ('a <del>red</del> ball', 'a <ins>blue</ins> ball')
     ```
     """
-    left, right = before.split(), after.split()
-    parts: tuple[list[str], list[str]] = ([], [])
-    for kind, i, i_end, j, j_end in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-        for side, words, tag in ((parts[0], left[i:i_end], "del"), (parts[1], right[j:j_end], "ins")):
-            text = html.escape(" ".join(words))
-            if text:
-                side.append(text if kind == "equal" else f"<{tag}>{text}</{tag}>")
-    return " ".join(parts[0]), " ".join(parts[1])
+
+    def mark(part: str, side: int, shared: bool) -> str:
+        tag = ("del", "ins")[side]
+        return html.escape(part) if shared else f"<{tag}>{html.escape(part)}</{tag}>"
+
+    return mark_words(before, after, mark)
 
 
 def status(text: str, kind: str = "note") -> str:

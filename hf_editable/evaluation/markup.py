@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|&#~])")
@@ -39,6 +40,25 @@ code, pre { font: 0.88rem/1.5 ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono"
 pre { background: var(--raised); border-radius: 0.5rem; padding: 0.8rem 1rem; margin: 1em 0; white-space: pre-wrap; }
 img { display: block; max-width: 100%; height: auto; background: #ffffff; border-radius: 0.5rem; padding: 0.5rem; }
 """
+
+
+def mark_words(before: str, after: str, mark: Callable[[str, int, bool], str]) -> tuple[str, str]:
+    """
+    Two texts with the words that differ marked.
+
+    Args:
+        before (`str`): the first text.
+        after (`str`): the second one.
+        mark (`Callable`):
+            gives words as they are to stand: takes them, 0 or 1 for their text, and whether both texts have them.
+    """
+    words = (before.split(), after.split())
+    texts: tuple[list[str], list[str]] = ([], [])
+    for kind, *bounds in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+        for side, (start, end) in enumerate(zip(bounds[::2], bounds[1::2], strict=True)):
+            if part := " ".join(words[side][start:end]):
+                texts[side].append(mark(part, side, kind == "equal"))
+    return " ".join(texts[0]), " ".join(texts[1])
 
 
 def escape(text: str) -> str:

@@ -4,12 +4,11 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from ..errors import EditableFileError
-from ..evaluation.markup import escape, table, to_html
+from ..evaluation.markup import escape, mark_words, table, to_html
 from ..files import whole_folder
 from .corrections import Correction
 
@@ -238,16 +237,12 @@ class ImpactReport:
 
 def marked(before: str, after: str) -> tuple[str, str]:
     """Two texts as Markdown, each with the words that the other does not have in spans of code."""
-    words = (before.split(), after.split())
-    matcher = SequenceMatcher(None, *words, autojunk=False)
-    texts: tuple[list[str], list[str]] = ([], [])
-    for kind, *bounds in matcher.get_opcodes():
-        for text, side, start, end in zip(texts, words, bounds[::2], bounds[1::2], strict=True):
-            part = " ".join(side[start:end])
-            # A bar would end the table's cell, and a backtick the span.
-            plain = kind == "equal" or not part or any(sign in part for sign in "`|")
-            text += [] if not part else [escape(part) if plain else f"`{part}`"]
-    return " ".join(texts[0]), " ".join(texts[1])
+
+    def mark(part: str, side: int, shared: bool) -> str:
+        # A bar would end the table's cell, and a backtick the span.
+        return escape(part) if shared or any(sign in part for sign in "`|") else f"`{part}`"
+
+    return mark_words(before, after, mark)
 
 
 def _pair(correction: Correction) -> dict[str, str]:
