@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
 from .loading import load_data, load_edits
-from .measuring import NamedModels, command_line, load_editable, report_folder
+from .measuring import EditsArguments, NamedModels, StepArguments, command_line, load_editable, report_folder
 
 
 if TYPE_CHECKING:
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class AnalysisArguments:
+class AnalysisArguments(StepArguments, EditsArguments):
     """With which edits, and on which sentences to look at the models' predictions."""
 
-    edits_dir: str = field(metadata={"help": "Folder of mined edits."})
-    data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
-    output_dir: str = field(metadata={"help": "Folder for the results. An interrupted run goes on where it ended."})
     evaluation_dir: str | None = field(
         default=None,
         metadata={
@@ -30,15 +27,8 @@ class AnalysisArguments:
             "its drawdowns colour the edits in the picture. Default: their KL colours them."
         },
     )
-    split: str = field(default="test", metadata={"help": "Split whose predictions are compared."})
-    num_edits: int | None = field(default=None, metadata={"help": "Edits to make, chosen at random. Default: all."})
     num_test: int | None = field(
         default=None, metadata={"help": "Sentences to predict, chosen at random. Default: all."}
-    )
-    learning_rate: float | None = field(default=None, metadata={"help": "Step size of edits. Default: the model's."})
-    max_steps: int | None = field(default=None, metadata={"help": "The most steps of an edit. Default: the model's."})
-    seed: int = field(
-        default=0, metadata={"help": "Seed of the choices at random, of the bootstrap and of the t-SNE."}
     )
 
 
@@ -54,9 +44,7 @@ def _analyze_model(
     if arguments.evaluation_dir is not None:
         report = on_main(lambda: EditReport.load(report_folder(arguments.evaluation_dir, name)))
     model, tokenizer = load_editable(path, languages)
-    given = {key: getattr(arguments, key) for key in ("num_edits", "num_test", "seed")}
-    overrides = {key: getattr(arguments, key) for key in ("learning_rate", "max_steps")}
-    given |= {key: value for key, value in overrides.items() if value is not None}
+    given = {key: getattr(arguments, key) for key in ("num_edits", "num_test", "seed")} | arguments.overrides()
     edits, output_dir = load_edits(arguments.edits_dir), report_folder(arguments.output_dir, name)
     analysis = analyze_edits(model, tokenizer, edits, test_set, name=name, output_dir=output_dir, **given)
     if report is not None:

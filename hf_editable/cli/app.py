@@ -7,21 +7,20 @@ from tempfile import TemporaryDirectory
 
 from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
+from .measuring import StepArguments
 from .operating import GateArguments, make_editor
 
 
 REGRESSION_SIZE = 200  # somebody is waiting for it
 
 
-@dataclass
-class AppArguments:
+@dataclass(kw_only=True)
+class AppArguments(StepArguments):
     """What the page works with, and who can open it."""
 
     model_name_or_path: str = field(metadata={"help": "Model to edit, editable or not: a folder, or a Hub name."})
     examples: list[str] | None = field(default=None, metadata={"help": "Sentences that the page offers to try."})
     num_beams: int = field(default=5, metadata={"help": "Beam size of the translations."})
-    learning_rate: float | None = field(default=None, metadata={"help": "Step size of edits. Default: the model's."})
-    max_steps: int | None = field(default=None, metadata={"help": "The most steps of an edit. Default: the model's."})
     store: str | None = field(
         default=None,
         metadata={
@@ -42,8 +41,7 @@ def _serve(argv: list[str] | None) -> None:
     from ..app.page import Page, serve  # if Gradio is missing, that is said before the model is loaded
     from ..app.workbench import Workbench
 
-    overrides = {name: getattr(arguments, name) for name in ("learning_rate", "max_steps")}
-    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, overrides)
+    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments.overrides())
     options = {name: getattr(arguments, name) for name in ("max_characters", "max_edits", "max_sessions")}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that sessions' files go then too
     with TemporaryDirectory(prefix="hf_editable-app-") as folder:

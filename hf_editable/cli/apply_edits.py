@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import EditableValueError
 from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
+from .measuring import StepArguments
 from .operating import STORE_FILE, GateArguments, describe_impact, make_editor, save_checkpoint, store_model
 from .running import DONE, REFUSED
 
@@ -46,7 +47,7 @@ class ApplyArguments:
 
 
 @dataclass
-class CorrectionArguments:
+class CorrectionArguments(StepArguments):
     """How a file of corrections is read and applied."""
 
     store: str | None = field(
@@ -70,8 +71,6 @@ class CorrectionArguments:
         default=True, metadata={"help": "Make each edit so that the model goes on saying the earlier corrections."}
     )
     max_rounds: int = field(default=20, metadata={"help": "How often the model is asked anew for an edit, at most."})
-    learning_rate: float | None = field(default=None, metadata={"help": "Step size of edits. Default: the model's."})
-    max_steps: int | None = field(default=None, metadata={"help": "The most steps of an edit. Default: the model's."})
     format: str | None = field(
         default=None, metadata={"help": "Format of the file: csv, tsv, jsonl or tmx. Default: by its name."}
     )
@@ -117,8 +116,7 @@ def _apply_corrections(
     place = Path(corrections.store or Path(arguments.output_dir) / "store")
     store = EditStore.open(place) if (place / STORE_FILE).exists() else None
     model = store_model(arguments.model_name_or_path, store)
-    overrides = {name: getattr(corrections, name) for name in ("learning_rate", "max_steps")}
-    editor = make_editor(model, languages, arguments.num_beams, overrides)
+    editor = make_editor(model, languages, arguments.num_beams, corrections.overrides())
     report = apply_corrections(
         editor,
         rows,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EditableError
 from . import parse_arguments, run_main, tell
 from .loading import load_data, load_edits, load_model, load_tokenizer
-from .measuring import command_line
+from .measuring import DecodingArguments, EditsArguments, command_line
 
 
 if TYPE_CHECKING:
@@ -18,23 +18,17 @@ if TYPE_CHECKING:
     from ..modeling import EditableMixin
 
 
-@dataclass
-class CheckArguments:
+@dataclass(kw_only=True)
+class CheckArguments(DecodingArguments, EditsArguments):
     """Which edits to make, and what to translate after each."""
 
     model_name_or_path: str = field(metadata={"help": "Model to edit: a folder, or a name on the Hub."})
-    edits_dir: str = field(metadata={"help": "Folder of mined edits."})
-    data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
     output_dir: str = field(metadata={"help": "Folder for the result."})
-    split: str = field(default="test", metadata={"help": "Split that is translated after every edit."})
     num_edits: int = field(default=20, metadata={"help": "Edits to make, chosen at random."})
     num_test: int | None = field(default=None, metadata={"help": "Sentences to translate. Default: all."})
-    num_beams: int = field(default=5, metadata={"help": "Beam size."})
-    batch_size: int = field(default=64, metadata={"help": "Sentences that are decoded anew at once."})
     max_new_tokens: int = field(default=100, metadata={"help": "The most tokens of a translation."})
     learning_rate: float | None = field(default=None, metadata={"help": "Step size of edits. Default: the model's."})
     record_gigabytes: float = field(default=4.0, metadata={"help": "The most memory for the record."})
-    seed: int = field(default=0, metadata={"help": "Seed of the choices at random."})
 
 
 def _timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:

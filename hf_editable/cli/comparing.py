@@ -9,7 +9,7 @@ from ..errors import EditableValueError
 from . import tell
 from .languages import LanguageArguments
 from .loading import load_data, load_edits
-from .measuring import command_line, load_editable
+from .measuring import DataArguments, DecodingArguments, ScoreArguments, command_line, load_editable
 
 
 if TYPE_CHECKING:
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from ..modeling import EditableMixin
 
 
-@dataclass
-class ComparisonArguments:
+@dataclass(kw_only=True)
+class ComparisonArguments(ScoreArguments, DecodingArguments, DataArguments):
     """What to edit, what to tune with, and what to measure with."""
 
     model_name_or_path: str = field(metadata={"help": "Model to edit: a folder, or a name on the Hub."})
     validation_edits_dir: str = field(metadata={"help": "Folder of mined edits that coefficients are tuned with."})
     test_edits_dir: str = field(metadata={"help": "Folder of mined edits to measure with, of other sources."})
-    data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
-    output_dir: str = field(metadata={"help": "Folder for the results. An interrupted run goes on where it ended."})
     names: list[str] | None = field(default=None, metadata={"help": "Which ones to compare. Default: all."})
     validation_split: str = field(default="validation", metadata={"help": "Split that locality is tuned on."})
     test_split: str = field(default="test", metadata={"help": "Split that is translated after every test edit."})
@@ -38,9 +36,6 @@ class ComparisonArguments:
     num_edits: int | None = field(
         default=None, metadata={"help": "Test edits to measure, chosen at random. Default: all."}
     )
-    num_test: int | None = field(
-        default=None, metadata={"help": "Test sentences to translate, chosen at random. Default: all."}
-    )
     target_success: float = field(
         default=0.95, metadata={"help": "Share of the validation edits that must succeed with a setting."}
     )
@@ -48,16 +43,6 @@ class ComparisonArguments:
     refinements: int = field(
         default=2, metadata={"help": "How often the spacing of the step sizes is halved around the best: 0, 1 or 2."}
     )
-    num_beams: int = field(default=5, metadata={"help": "Beam size."})
-    batch_size: int = field(default=64, metadata={"help": "Sentences translated at once."})
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "The most tokens of a translation. Default: the model's own setting, or 256."}
-    )
-    bleu_tokenize: str = field(
-        default="13a", metadata={"help": "Tokenizer of sacrebleu; none where the data are tokenized text."}
-    )
-    lowercase: bool = field(default=False, metadata={"help": "Whether BLEU ignores case."})
-    seed: int = field(default=0, metadata={"help": "Seed of the choices at random and of the bootstrap."})
 
     def check_apart(self) -> None:
         """

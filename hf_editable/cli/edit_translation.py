@@ -7,6 +7,7 @@ from ..errors import EditableValueError
 from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
 from .loading import load_data
+from .measuring import StepArguments
 from .operating import GateArguments, describe_impact, make_editor, open_store
 from .running import DONE, REFUSED
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from ..translation import TranslationEditor, TranslationEditResult
 
 
-@dataclass
-class EditTranslationArguments:
+@dataclass(kw_only=True)
+class EditTranslationArguments(StepArguments):
     """What to correct, and how."""
 
     model_name_or_path: str = field(metadata={"help": "Model to correct, editable or not: a folder, or a Hub name."})
@@ -34,9 +35,6 @@ class EditTranslationArguments:
         metadata={"help": "Translations to outrank. Default: the model's own most likely ones."},
     )
     num_beams: int = field(default=5, metadata={"help": "Beam size of the translations that are shown."})
-    learning_rate: float | None = field(
-        default=None, metadata={"help": "Step size of the edit. Default: the model's."}
-    )
     max_steps: int | None = field(
         default=None, metadata={"help": "The most steps of each round of the edit. Default: the model's."}
     )
@@ -84,8 +82,7 @@ def _edit(argv: list[str] | None) -> int:
     kinds = [EditTranslationArguments, GateArguments, LanguageArguments]
     arguments, limits, languages = parse_arguments(kinds, argv, __doc__)
     _check(arguments)
-    overrides = {name: getattr(arguments, name) for name in ("learning_rate", "max_steps")}
-    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, overrides)
+    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments.overrides())
     store = None if arguments.store is None else open_store(arguments.store, editor)
     gate = limits.gate(editor)
     source, target, before = _mistake(arguments, editor)

@@ -25,31 +25,57 @@ METHODS = ("edit", "verified", "kl", "rehearsal", "ewc", "finetune_all", "finetu
 
 
 @dataclass
-class MeasuringArguments:
-    """What to edit, with which edits, and how to translate."""
+class DataArguments:
+    """Where the data are, where the results go, and what is chosen at random."""
 
-    edits_dir: str = field(metadata={"help": "Folder of mined edits."})
     data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
     output_dir: str = field(metadata={"help": "Folder for the results. An interrupted run goes on where it ended."})
-    split: str = field(default="test", metadata={"help": "Split to measure on."})
     num_edits: int | None = field(default=None, metadata={"help": "Edits to make, chosen at random. Default: all."})
+    seed: int = field(default=0, metadata={"help": "Seed of whatever is chosen or computed at random."})
+
+
+@dataclass(kw_only=True)
+class EditsArguments(DataArguments):
+    """Which edits to make, and which split to measure on."""
+
+    edits_dir: str = field(metadata={"help": "Folder of mined edits."})
+    split: str = field(default="test", metadata={"help": "Split to measure on."})
+
+
+@dataclass
+class DecodingArguments:
+    """How to translate."""
+
     num_beams: int = field(default=5, metadata={"help": "Beam size."})
     batch_size: int = field(default=64, metadata={"help": "Sentences translated at once."})
     max_new_tokens: int | None = field(
         default=None, metadata={"help": "The most tokens of a translation. Default: the model's own setting, or 256."}
     )
+
+
+@dataclass
+class StepArguments:
+    """The steps of the model's own editor."""
+
     learning_rate: float | None = field(
-        default=None, metadata={"help": "Step size of the model's own editor. Default: the model's."}
+        default=None, metadata={"help": "Step size of edits by the model's own editor. Default: the model's."}
     )
     max_steps: int | None = field(default=None, metadata={"help": "The most steps of an edit. Default: the model's."})
-    seed: int = field(default=0, metadata={"help": "Seed of the choices at random and of the bootstrap."})
+
+    def overrides(self) -> dict[str, Any]:
+        """What is given of the editor's settings."""
+        given = {"learning_rate": self.learning_rate, "max_steps": self.max_steps}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass
+class MeasuringArguments(StepArguments, DecodingArguments, EditsArguments):
+    """What to edit, with which edits, and how to translate."""
 
     def options(self) -> dict[str, Any]:
         """The arguments that all evaluations take."""
         names = ("num_edits", "num_beams", "batch_size", "max_new_tokens", "seed")
-        given = {name: getattr(self, name) for name in ("learning_rate", "max_steps")}
-        given = {name: value for name, value in given.items() if value is not None}
-        return {**{name: getattr(self, name) for name in names}, **given}
+        return {**{name: getattr(self, name) for name in names}, **self.overrides()}
 
 
 @dataclass

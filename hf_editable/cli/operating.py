@@ -111,14 +111,13 @@ def make_editor(
         place (`str`): folder of the checkpoint, or its name on the Hub.
         languages ([`LanguageArguments`]): its languages, if it has several.
         num_beams (`int`): beam size.
-        overrides (`dict[str, Any]`, *optional*): values of its edit configuration; those that are `None` are left.
+        overrides (`dict[str, Any]`, *optional*): values of its edit configuration.
     """
     from ..translation import TranslationEditor
 
     tokenizer, model = load_tokenizer(place), load_model(place)
     languages.apply(model, tokenizer)
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    model.edit_config = model.edit_config.replace(**given)
+    model.edit_config = model.edit_config.replace(**(overrides or {}))
     return TranslationEditor(model, tokenizer, num_beams=num_beams)
 
 
