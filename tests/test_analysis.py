@@ -184,7 +184,7 @@ def test_without_matplotlib_there_is_no_picture(analyze, tmp_path, monkeypatch):
     analysis = analyze()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = []
-    monkeypatch.setattr("hf_editable.evaluation.analysis_report.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.evaluation.drawing.logger.warning", warnings.append)
     plot_analyses([analysis], tmp_path / "picture.png")
     assert not list(tmp_path.iterdir()) and "pip install hf_editable[plots]" in warnings[0]
 

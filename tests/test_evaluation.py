@@ -270,7 +270,7 @@ def test_no_picture_without_matplotlib(evaluate, tmp_path, monkeypatch):
     report = evaluate(num_edits=1)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = []
-    monkeypatch.setattr("hf_editable.evaluation.report.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.evaluation.drawing.logger.warning", warnings.append)
     report.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
     assert len(warnings) == 1 and "pip install hf_editable[plots]" in warnings[0]

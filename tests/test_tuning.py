@@ -305,7 +305,7 @@ def test_no_picture_without_matplotlib(compare, tmp_path, monkeypatch):
     comparison = compare(variants=editor_variants(["gd"]))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = []
-    monkeypatch.setattr("hf_editable.evaluation.json_report.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.evaluation.drawing.logger.warning", warnings.append)
     comparison.save(tmp_path / "again")
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["comparison.json", "table.md"]
     assert len(warnings) == 1 and "pip install hf_editable[plots]" in warnings[0]

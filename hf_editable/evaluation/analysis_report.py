@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers.utils import logging
 
 from ..errors import EditableValueError
 from .analysis import EditAnalysis
+from .drawing import draw, open_axes
+from .json_report import check_any
 from .markup import escape, table
 from .report import EditReport
 
-
-logger = logging.get_logger(__name__)
 
 KINDS = {"overlap": "shared character trigrams", "encoder": "cosine of mean encoder states"}
 _COLUMNS = (
@@ -75,7 +74,7 @@ def format_analyses(analyses: Sequence[EditAnalysis], num_worst: int = 10) -> st
     Raises:
         EditableValueError: if there is no analysis.
     """
-    _check_any(analyses)
+    check_any(analyses, "analysis")
     summaries = [analysis.summary for analysis in analyses]
     parts = [table(("Model", *_COLUMNS), [_measures(summary) for summary in summaries])]
     parts.append("Mean KL (nats a token) of test sentences by their similarity to the edited one, in tenths:")
@@ -121,7 +120,7 @@ def _measures(summary: Mapping[str, Any]) -> tuple[str, ...]:
 
 def describe_picture(analyses: Sequence[EditAnalysis]) -> str:
     """What the picture of some analyses shows, for those who do not see it."""
-    _check_any(analyses)
+    check_any(analyses, "analysis")
     parts = []
     for analysis in analyses:
         count = components_for(analysis.summary["explained_variance"], 0.9)
@@ -140,26 +139,19 @@ def plot_analyses(analyses: Sequence[EditAnalysis], path: str | os.PathLike) -> 
     Raises:
         EditableValueError: if there is no analysis.
     """
-    _check_any(analyses)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        logger.warning("matplotlib is not installed, so there is no picture: pip install hf_editable[plots]")
-        return
+    check_any(analyses, "analysis")
     embedded = [analysis for analysis in analyses if analysis.edits[0]["tsne"] is not None]
-    width = max(8.0, 4.2 * len(embedded))
-    figure = Figure(figsize=(width, 8 if embedded else 4), layout="constrained")
-    FigureCanvasAgg(figure)  # no global state, no display
-    rows = figure.subfigures(2, 1) if embedded else [None, figure]
-    if embedded:
-        _draw_edits(rows[0], embedded)
-    variance, deciles = rows[1].subplots(1, 2)
-    _draw_variance(variance, analyses)
-    _draw_deciles(deciles, analyses)
-    for axes in (variance, deciles):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+
+    def fill(figure: Any) -> None:
+        below = figure
+        if embedded:
+            above, below = figure.subfigures(2, 1)
+            _draw_edits(above, embedded)
+        variance, deciles = open_axes(below, 1, 2)
+        _draw_variance(variance, analyses)
+        _draw_deciles(deciles, analyses)
+
+    draw(path, (max(8.0, 4.2 * len(embedded)), 8 if embedded else 4), fill)
 
 
 def _draw_edits(figure: Any, analyses: Sequence[EditAnalysis]) -> None:
@@ -198,8 +190,3 @@ def _draw_deciles(axes: Any, analyses: Sequence[EditAnalysis]) -> None:
     axes.set(xlabel="Similarity to the edited sentence, tenths", ylabel="Mean KL (nats a token)", ylim=(0, None))
     axes.set_xticks(range(1, 11))
     axes.legend(frameon=False, fontsize="small")
-
-
-def _check_any(analyses: Sequence[EditAnalysis]) -> None:
-    if not analyses:
-        raise EditableValueError("There is no analysis; give at least one EditAnalysis.")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -18,15 +18,13 @@ from ..modeling import EditableMixin
 from ..processes import on_main
 from ..tail import Tail
 from .drawdown import evaluate_edits
+from .drawing import draw, draw_interval, open_axes
 from .edit_variants import EditVariants
-from .json_report import draw, markdown_table
+from .json_report import markdown_table
 from .report import EditReport
 from .settings import choose_rows
 from .tuning import TriedSetting, TunedEditor, tune_editor
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 logger = logging.get_logger(__name__)
 
@@ -272,16 +270,15 @@ def plot_comparison(comparison: Comparison, path: str | os.PathLike) -> None:
     """
     names = [variant.name.replace("_", " ") for variant in comparison.variants]
 
-    def fill(axes: "list[Axes]") -> None:
-        tried, measured = axes
+    def fill(figure: Any) -> None:
+        tried, measured = open_axes(figure, 1, 2)
         for position, (name, variant) in enumerate(zip(names, comparison.variants, strict=True)):
-            color, chosen, summary = f"C{position % 10}", variant.tuned.chosen, variant.summary
+            color, chosen, summary = f"C{position}", variant.tuned.chosen, variant.summary
             tried.plot(*_points(variant.tuned.tried), "o", color=color, markersize=3, alpha=0.35)
             tried.plot(*_points(_step_sizes(variant.tuned)), color=color, linewidth=1.2, alpha=0.8)
             star = {"marker": "*", "markersize": 15, "markeredgecolor": "black", "linestyle": "none"}
             tried.plot(*_points([chosen]), color=color, label=name, zorder=3, **star)
-            measured.plot(summary["drawdown_interval"], [-position] * 2, color=color, linewidth=6, alpha=0.4)
-            measured.plot(summary["drawdown"], -position, "o", color=color)
+            draw_interval(measured, -position, summary["drawdown"], summary["drawdown_interval"], color)
         wanted = comparison.settings["target_success"]
         tried.axhline(100 * wanted, color="black", linestyle="--", linewidth=0.8)
         tried.set(xscale="log", xlabel="KL divergence on validation sentences (nats a token)", ylim=(-3, 104))
@@ -293,7 +290,7 @@ def plot_comparison(comparison: Comparison, path: str | os.PathLike) -> None:
         measured.set(yticks=[-position for position in range(len(names))], yticklabels=names)
         measured.set(xlabel="BLEU drawdown of a test edit (95 % interval)", title="Chosen settings on test edits")
 
-    draw(path, 12, 2.5 + 0.4 * max(5, len(names)), 2, fill)
+    draw(path, (12, 2.5 + 0.4 * max(5, len(names))), fill)
 
 
 def _step_sizes(tuned: TunedEditor) -> list[TriedSetting]:

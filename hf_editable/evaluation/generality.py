@@ -20,7 +20,8 @@ from ..errors import EditableValueError, NonFiniteEditError
 from ..journal import FinishedRows, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main, share_out
-from .json_report import INTERVALS, REPORT_NAME, JsonReport, check_any, draw, markdown_table
+from .drawing import draw, draw_interval, open_axes
+from .json_report import INTERVALS, REPORT_NAME, JsonReport, check_any, markdown_table
 from .methods import EditMethod, LookupResult, make_edit
 from .settings import check_model, choose_rows, shared_arguments, shared_summary, translate_texts, weights
 from .source_variants import KINDS, NUMBER_WORDS, SAME_MEANING, NearestTexts, make_variant
@@ -95,19 +96,18 @@ class GeneralityReport(JsonReport):
         kinds = [kind for kind in KINDS if any(kind in report.summary["kinds"] for report in reports)]
         height = 0.8 / len(reports)
 
-        def fill(axes: list[Any]) -> None:
+        def fill(figure: Any) -> None:
+            axes = open_axes(figure, 1, 3)
             for position, report in enumerate(reports):
                 values = report.summary["kinds"]
                 there = [kind for kind in kinds if kind in values]
                 places = [kinds.index(kind) + (position - (len(reports) - 1) / 2) * height for kind in there]
-                style = {"height": 0.9 * height, "color": f"C{position}", "label": str(report.summary["name"])}
+                color = f"C{position}"
+                style = {"height": 0.9 * height, "color": color, "label": str(report.summary["name"])}
                 axes[0].barh(places, [100 * values[kind]["target"] for kind in there], **style)
                 axes[1].barh(places, [100 * (1 - values[kind]["unchanged"]) for kind in there], **style)
                 for place, kind in zip(places, there, strict=True):
-                    axes[2].plot(
-                        values[kind]["gain_interval"], [place] * 2, color=f"C{position}", alpha=0.4, linewidth=6
-                    )
-                    axes[2].plot(values[kind]["gain"], place, "o", color=f"C{position}")
+                    draw_interval(axes[2], place, values[kind]["gain"], values[kind]["gain_interval"], color)
             names = [f"{kind.replace('_', ' ')} ({'same' if kind in SAME_MEANING else 'other'})" for kind in kinds]
             axes[0].set_yticks(range(len(kinds)), names)
             axes[2].axvline(0, color="black", linewidth=0.8)
@@ -120,7 +120,7 @@ class GeneralityReport(JsonReport):
                 each.set_yticks([])
             axes[0].legend(frameon=False, loc="lower right")
 
-        draw(path, 14, 1.5 + 0.25 * len(kinds) * (1 + len(reports)), 3, fill)
+        draw(path, (14, 1.5 + 0.25 * len(kinds) * (1 + len(reports))), fill)
 
 
 def measure_generality(

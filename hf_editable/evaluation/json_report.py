@@ -6,19 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from transformers.utils import logging
+from typing import Any, ClassVar
 
 from ..errors import EditableFileError, EditableValueError
 from ..files import whole_folder
+from .markup import table
 from .statistics import BOOTSTRAP_RESAMPLES
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-logger = logging.get_logger(__name__)
 
 REPORT_NAME = "report.json"
 PICTURE_NAME = "picture.png"
@@ -113,44 +107,16 @@ class JsonReport:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose first column is text and whose others are numbers."""
-    lines = [f"| {' | '.join(header)} |", "|:---" + "|---:" * (len(header) - 1) + "|"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join(lines)
+    return table(header, [[cell.replace("|", "\\|") for cell in row] for row in rows])
 
 
-def check_any(reports: Sequence[Any]) -> None:
+def check_any(reports: Sequence[Any], name: str = "report") -> None:
     """
     Raises:
         EditableValueError: if there is no report.
     """
     if not reports:
-        raise EditableValueError("There is no report; give at least one.")
-
-
-def draw(path: str | os.PathLike, width: float, height: float, columns: int, fill: Any) -> None:
-    """
-    Write a picture.
-
-    Args:
-        path (`str`): the file.
-        width (`float`): in inches.
-        height (`float`): in inches.
-        columns (`int`): axes beside each other.
-        fill (`Callable`): takes a list of so many axes and draws into them.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        logger.warning("matplotlib is not installed, so there is no picture: pip install hf_editable[plots]")
-        return
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # no global state, no display
-    axes: list[Axes] = list(figure.subplots(1, columns, squeeze=False)[0])
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-    fill(axes)
-    figure.savefig(path, dpi=150)
+        raise EditableValueError(f"There is no {name}; give at least one.")
 
 
 INTERVALS = f"Intervals: 95 %, bootstrap over edits, {BOOTSTRAP_RESAMPLES:,} resamples."

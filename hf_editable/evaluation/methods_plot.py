@@ -4,7 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .json_report import check_any, draw
+from .drawing import draw, draw_interval, open_axes
+from .json_report import check_any
 from .report import EditReport
 
 
@@ -20,14 +21,14 @@ def plot_methods(reports: Sequence[EditReport], path: str | os.PathLike) -> None
     """
     check_any(reports)
 
-    def fill(axes: list[Any]) -> None:
+    def fill(figure: Any) -> None:
+        axes = open_axes(figure, 1, 3)
         places = range(len(reports))
         for place, report in enumerate(reports):
-            summary, color = report.summary, f"C{place % 10}"
+            summary, color = report.summary, f"C{place}"
             axes[0].barh(place - 0.2, 100 * summary["success_rate"], height=0.35, color=color)
             axes[0].barh(place + 0.2, 100 * summary["decode_success_rate"], height=0.35, color=color, alpha=0.45)
-            axes[1].plot(summary["drawdown_interval"], [place] * 2, color=color, linewidth=6, alpha=0.4)
-            axes[1].plot(summary["drawdown"], place, "o", color=color)
+            draw_interval(axes[1], place, summary["drawdown"], summary["drawdown_interval"], color)
             axes[2].barh(place, 100 * summary["changed_rate"], height=0.5, color=color)
         axes[0].set_yticks(places, [str(report.summary["name"]) for report in reports])
         axes[0].set(xlabel="Edits (%): constraint holds (dark), decoded (pale)", xlim=(0, 100))
@@ -37,4 +38,4 @@ def plot_methods(reports: Sequence[EditReport], path: str | os.PathLike) -> None
         for each in axes:
             each.set_ylim(len(reports) - 0.5, -0.5)
 
-    draw(path, 12, 1.2 + 0.45 * len(reports), 3, fill)
+    draw(path, (12, 1.2 + 0.45 * len(reports)), fill)

@@ -4,16 +4,15 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from transformers.utils import logging
 
-from .json_report import INTERVALS, JsonReport, check_any
+from .drawing import draw, draw_interval, open_axes
+from .json_report import INTERVALS, JsonReport, check_any, markdown_table
 
 
-logger = logging.get_logger(__name__)
-
-_COLUMNS = ("BLEU", "Drawdown [95 %]", "Success", "Decode success", "Steps", "ms per edit", "Changed", "KL")
+_COLUMNS = ("Model", "BLEU", "Drawdown [95 %]", "Success", "Decode success", "Steps", "ms per edit", "Changed", "KL")
 
 
 @dataclass
@@ -74,12 +73,12 @@ def format_table(reports: Sequence[EditReport]) -> str:
         EditableValueError: if there is no report.
     """
     check_any(reports)
-    lines = [f"| Model | {' | '.join(_COLUMNS)} |", "|:---" + "|---:" * len(_COLUMNS) + "|"]
+    rows = []
     for report in reports:
         summary = report.summary
         low, high = summary["drawdown_interval"]
         cells = [
-            str(summary["name"]).replace("|", "\\|"),
+            str(summary["name"]),
             f"{summary['bleu']:.2f}",
             f"{summary['drawdown']:.2f} [{low:.2f}, {high:.2f}]",
             f"{summary['success_rate']:.1%}",
@@ -89,8 +88,8 @@ def format_table(reports: Sequence[EditReport]) -> str:
             f"{summary['changed_rate']:.1%}",
             f"{summary['kl']:.4f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(_COLUMNS, rows)
 
 
 def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> None:
@@ -103,43 +102,33 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
         EditableValueError: if there is no report.
     """
     check_any(reports)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        logger.warning("matplotlib is not installed, so there is no picture: pip install hf_editable[plots]")
-        return
     values = [np.array([row["drawdown"] for row in report.rows]) for report in reports]
-    low, most, high = drawdown_range(
-        np.concatenate([*values, *(report.summary["drawdown_interval"] for report in reports)])
-    )
+    intervals = [report.summary["drawdown_interval"] for report in reports]
+    low, most, high = drawdown_range(np.concatenate([*values, *intervals]))
     # Square-root rule, on the largest report; all share the edges, so that heights compare.
     count = min(40, max(8, math.ceil(math.sqrt(max(map(len, values)))) * 2))
     edges = np.linspace(low, high, count + 1)
-    figure = Figure(figsize=(8, 4.5 + 0.35 * len(reports)), layout="constrained")
-    FigureCanvasAgg(figure)  # no global state, no display
-    strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=[0.35 * len(reports) + 0.15, 4])
-    for position, (report, drawdowns) in enumerate(zip(reports, values, strict=True)):
-        color, mean, interval = f"C{position}", report.summary["drawdown"], report.summary["drawdown_interval"]
-        share = np.full(len(drawdowns), 100 / len(drawdowns))
-        shown = drawdowns.clip(max=high)
-        axes.hist(shown, edges, weights=share, histtype="stepfilled", color=color, alpha=0.3)
-        axes.hist(shown, edges, weights=share, histtype="step", color=color, linewidth=1.5)
-        axes.axvline(mean, color=color, linestyle="--", linewidth=1.2)
-        strip.plot(interval, [-position] * 2, color=color, linewidth=9, alpha=0.4, solid_capstyle="butt")
-        strip.plot(
-            mean, -position, "o", markersize=4, color=color, label=f"{report.summary['name']}: {_in_words(report)}"
-        )
-    for each in (strip, axes):
-        each.axvline(0, color="black", linewidth=0.8)
-        each.spines[["top", "right"]].set_visible(False)
-    strip.set(ylim=(0.6 - len(reports), 0.6), yticks=[])
-    strip.spines[["left", "bottom"]].set_visible(False)
-    strip.tick_params(bottom=False)
-    figure.legend(*strip.get_legend_handles_labels(), loc="outside upper left", frameon=False)
-    beyond = f"; the last bar: {edges[-2]:.1f} to {most:.1f}" if most > high else ""
-    axes.set(xlabel=f"BLEU drawdown of an edit (right of 0: the test set got worse{beyond})", ylabel="Edits (%)")
-    figure.savefig(path, dpi=150)
+
+    def fill(figure: Any) -> None:
+        ratios = [0.35 * len(reports) + 0.15, 4]
+        strip, axes = open_axes(figure, 2, 1, sharex=True, height_ratios=ratios)
+        for position, (report, drawdowns) in enumerate(zip(reports, values, strict=True)):
+            color, mean = f"C{position}", report.summary["drawdown"]
+            bars = {"weights": np.full(len(drawdowns), 100 / len(drawdowns)), "color": color}
+            axes.hist(drawdowns.clip(max=high), edges, histtype="stepfilled", alpha=0.3, **bars)
+            axes.hist(drawdowns.clip(max=high), edges, histtype="step", linewidth=1.5, **bars)
+            axes.axvline(mean, color=color, linestyle="--", linewidth=1.2)
+            draw_interval(strip, -position, mean, intervals[position], color, label=_in_words(report))
+        for each in (strip, axes):
+            each.axvline(0, color="black", linewidth=0.8)
+        strip.set(ylim=(0.6 - len(reports), 0.6), yticks=[])
+        strip.spines[["left", "bottom"]].set_visible(False)
+        strip.tick_params(bottom=False)
+        figure.legend(*strip.get_legend_handles_labels(), loc="outside upper left", frameon=False)
+        beyond = f"; the last bar: {edges[-2]:.1f} to {most:.1f}" if most > high else ""
+        axes.set(xlabel=f"BLEU drawdown of an edit (right of 0: the test set got worse{beyond})", ylabel="Edits (%)")
+
+    draw(path, (8, 4.5 + 0.35 * len(reports)), fill)
 
 
 def drawdown_range(values: np.ndarray) -> tuple[float, float, float]:
@@ -161,4 +150,5 @@ def drawdown_range(values: np.ndarray) -> tuple[float, float, float]:
 
 def _in_words(report: EditReport) -> str:
     low, high = report.summary["drawdown_interval"]
-    return f"mean {report.summary['drawdown']:.2f}, 95 % interval {low:.2f} to {high:.2f}, {len(report.rows)} edits"
+    mean = f"{report.summary['name']}: mean {report.summary['drawdown']:.2f}"
+    return f"{mean}, 95 % interval {low:.2f} to {high:.2f}, {len(report.rows)} edits"

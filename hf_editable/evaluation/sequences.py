@@ -23,7 +23,8 @@ from ..journal import Journal, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main
 from .bleu import CorpusBleu, CorpusChrf
-from .json_report import REPORT_NAME, JsonReport, check_any, draw, markdown_table
+from .drawing import draw, open_axes
+from .json_report import REPORT_NAME, JsonReport, check_any, markdown_table
 from .methods import EditMethod, LookupResult, make_edit
 from .methods.base import edit_loss
 from .settings import check_model, choose_rows, copy_tensors, shared_arguments, shared_summary, translate_texts
@@ -89,7 +90,8 @@ class SequenceReport(JsonReport):
         check_any(reports)
         counts = sorted({point["count"] for report in reports for point in report.summary["points"]})
 
-        def fill(axes: list[Any]) -> None:
+        def fill(figure: Any) -> None:
+            axes = open_axes(figure, 1, 2)
             for position, report in enumerate(reports):
                 points, name = report.summary["points"], str(report.summary["name"])
                 later = [point for point in points if point["count"]]
@@ -108,7 +110,7 @@ class SequenceReport(JsonReport):
                 each.set(xlabel="Edits on top of each other", xlim=(0, None))
                 each.legend(frameon=False)
 
-        draw(path, 10, 4.5, 2, fill)
+        draw(path, (10, 4.5), fill)
 
 
 def edit_sequence(
