@@ -52,12 +52,13 @@ def generated(model, sources, **limits):
 
 
 def recorded(model, sources, max_bytes=10**9, **limits):
+    """The record, with the search before any edit in it, if that gives what generate does."""
+    expected = generated(model, sources, **limits)
     limits = {**LIMITS, **limits}
     with frozen(model):
-        output = sources.generate(model, limits["max_new_tokens"], num_beams=limits["num_beams"], do_sample=False)
-        base = dict(zip(sources.indices, output.tolist(), strict=True))
         tail = Tail(model, model.edit_config)
-        return record(tail, [sources], [limits["max_new_tokens"]], base, max_bytes=max_bytes, **limits)
+        decoding = record(tail, [sources], [limits["max_new_tokens"]], max_bytes=max_bytes, **limits)
+        return decoding if decoding is not None and texts(decoding.translate()) == expected else None
 
 
 def moved(model, scale, seed):

@@ -178,7 +178,7 @@ class _Evaluation:
         self._tail = Tail(model, self._config)
         self._decoding = {name: arguments[name] for name in ("num_beams", "max_new_tokens")}
         with frozen(model):
-            # Once to learn how long the translations are, which are translated again after every edit.
+            # By generate: a record is held against it, and batches are formed by the lengths.
             self._encoding = (model, self._tail, self._collator, sentences, arguments["batch_size"])
             translations = EncodedTestSet(*self._encoding).translate(model, **self._decoding)
             self._test_set = EncodedTestSet(*self._encoding, translations)

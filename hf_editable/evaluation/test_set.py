@@ -5,6 +5,7 @@ from functools import cached_property
 
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import EncodedSources, batches_by_length, beam_search, encode_sources
@@ -13,6 +14,9 @@ from ..mining import choose
 from ..tail import Tail
 from .recorded import RecordedDecoding, record
 from .references import PREDICTIONS, ReferenceStates
+
+
+logger = logging.get_logger(__name__)
 
 
 class EncodedTestSet:
@@ -26,7 +30,7 @@ class EncodedTestSet:
         pairs (`list[dict[str, str]]`): `source` and `target`, the reference.
         batch_size (`int`): sentences in a batch.
         translations (`list[str]`, *optional*):
-            what the model makes of the sources. Sentences whose translations are about as long are batched then, so
+            what `generate` gives for the sources. Sentences whose translations are about as long are batched then, so
             that few rows wait for the last one; `None` goes by the sources.
 
     Raises:
@@ -44,6 +48,7 @@ class EncodedTestSet:
     ):
         self._tokenizer, self._tail = collator.tokenizer, tail
         self._recorded: RecordedDecoding | None = None
+        self._said = None if translations is None else list(translations)
         sources = self._tokenizer([pair["source"] for pair in pairs]).input_ids
         references = self._tokenizer(text_target=[pair["target"] for pair in pairs]).input_ids
         longest = collator.max_source_length
@@ -71,15 +76,29 @@ class EncodedTestSet:
         """
         Translations of the model before any edit, with a record from which `retranslate` finds those after an edit.
 
+        Only if the record gives the very translations of `generate` is it used.
+
         Args:
             max_bytes (`int`): the most memory for the record.
         """
+        model, said = self._tail.model, self._said
         self._limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
-        output = beam_search(self._tail.model, self._sources, self._expected, **self._limits)
-        if max_bytes:
-            search = (self._tail, self._sources, self._expected, output)
-            self._recorded = record(*search, max_bytes=max_bytes, **self._limits)
-        return self._texts(output)
+        search = (self._tail, self._sources, self._expected)
+        recorded = record(*search, max_bytes=max_bytes, **self._limits) if max_bytes else None
+        found = None if recorded is None else self._texts(recorded.translate())
+        if found is None or found != said:
+            # What was said in other batches may be rounded otherwise. And without a record, edits are decoded in these
+            # batches: one that changes nothing must not seem to.
+            said = self.translate(model, **self._limits)
+        if found == said:
+            self._recorded = recorded
+        elif found is not None:
+            different = sum(a != b for a, b in zip(found, said, strict=True))
+            logger.warning(
+                f"A recorded search gives {different} of {len(said)} translations otherwise than generate, so "
+                f"{type(model).__name__} decodes every translation anew after an edit, which takes longer."
+            )
+        return said
 
     def retranslate(self) -> list[str]:
         """What `translate` gives with the parameters that the recorded model has now."""

@@ -191,8 +191,8 @@ class ImpactGate:
             # Only who measures a second time gains by a record.
             with frozen(model):
                 self._test_set = self._encoded(self._translations())
-                self._test_set.record(**self._decoding, max_bytes=self._max_bytes)
-            self._recorded = True
+                said = self._test_set.record(**self._decoding, max_bytes=self._max_bytes)
+            self._known, self._recorded = {fingerprint(self._tail.parameters): said}, True
 
     def _encoded(self, translations: Sequence[str] | None = None) -> EncodedTestSet:
         # References are for divergences, which are not asked for.
