@@ -11,24 +11,21 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, frozen
-from ..errors import EditableFileError, EditableValueError, NonFiniteEditError
+from ..errors import EditableFileError, EditableValueError
 from ..files import whole_folder
 from ..journal import FinishedRows, fingerprint_model, fingerprint_rows
 from ..modeling import EditableMixin
-from ..processes import is_main_process, on_main, share_out
+from ..processes import on_main
 from ..tail import Tail
 from .projection import embed, reduced, sklearn_version
 from .references import PREDICTIONS, ReferenceStates
-from .settings import check_model, choose_rows, machine, versions
+from .settings import check_model, choose_rows, machine, measured, try_edit, versions
 from .similarity import cosine, means_by_decile, overlap, rank_correlation
 from .statistics import bootstrap_interval
 
-
-logger = logging.get_logger(__name__)
 
 ANALYSIS_NAME = "analysis.json"
 MATRIX_NAME = "divergences.npy"
@@ -192,19 +189,13 @@ class _Measurement:
         for index in indices:
             self._collator.collate_edits([self._edits[index]])  # what cannot be edited is refused before the long work
         total, name = len(self._edits), self._arguments["name"]
-        options = {"total": total, "initial": total - len(indices), "desc": f"Analysing {name}", "unit": "edit"}
-        with logging.tqdm(**options, disable=not is_main_process()) as progress:
-            for row in share_out(self._measure_edit, indices):
-                yield row
-                progress.update()
+        yield from measured(self._measure_edit, indices, total, f"Analysing {name}")
 
     def _measure_edit(self, index: int) -> dict[str, Any]:
         edit = self._edits[index]
         row = {"index": index, "source": edit["source"], "target": edit["target"]}
-        try:
-            result = self._model.edit(**self._collator.edit_inputs(edit, self._model.device), **self._overrides)
-        except NonFiniteEditError as error:
-            logger.warning(f"The edit of {edit['source']!r} failed: {error}")
+        result, _ = try_edit(self._model, self._collator, edit, overrides=self._overrides)
+        if result is None:
             unchanged = [0.0] * len(self._sentences)
             return {**row, "success": False, "steps": None, "failed": True, "divergences": unchanged}
         with frozen(self._model):

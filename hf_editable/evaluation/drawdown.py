@@ -2,36 +2,38 @@
 
 import os
 import statistics
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ..collator import DataCollatorForEditableSeq2Seq
-from ..decoding import check_count, encode_sources, frozen, resolve_max_new_tokens
+from ..decoding import check_count, frozen
 from ..edit_result import EditResult
-from ..errors import EditableValueError, NonFiniteEditError
-from ..journal import FinishedRows, fingerprint_model, fingerprint_rows
+from ..errors import EditableValueError
+from ..journal import FinishedRows, fingerprint_rows
 from ..modeling import EditableMixin
 from ..prefixes import COLUMN as PREFIXES
-from ..processes import is_main_process, on_main, share_out
+from ..processes import on_main
 from ..tail import Tail
 from .bleu import CorpusBleu, CorpusChrf
-from .json_report import REPORT_NAME
-from .methods import EditMethod, LookupResult, make_edit, method_arguments, method_name
+from .methods import EditMethod, LookupResult
 from .report import EditReport
-from .settings import check_model, choose_rows, machine, versions, weights
+from .settings import (
+    check_model,
+    choose_rows,
+    measured,
+    shared_arguments,
+    shared_summary,
+    translate_texts,
+    try_edit,
+    weights,
+)
 from .statistics import bootstrap_interval
 from .test_set import EncodedTestSet
 from .trunk import full_divergence
 
-
-logger = logging.get_logger(__name__)
 
 ROWS_NAME = "rows.jsonl"
 _Edits = dict[int, dict[str, Any]]
@@ -124,24 +126,17 @@ def evaluate_edits(
     columns = ["source", "target", "alternatives", *([PREFIXES] if PREFIXES in edits.column_names else [])]
     chosen = choose_rows("edits", edits, columns, num_edits, seed)
     sentences = list(choose_rows("test_set", test_set, ("source", "target"), num_test, seed).values())
+    shared = {"num_beams": num_beams, "batch_size": batch_size, "max_new_tokens": max_new_tokens, "seed": seed}
     arguments = {
-        "name": name,
-        "model": fingerprint_model(model),
-        "edits": fingerprint_rows(chosen.items()),
+        **shared_arguments(model, list(chosen.items()), edit_overrides, method, name=name, **shared),
         "test_set": fingerprint_rows(sentences),
-        "edit_config": model.edit_config.replace(**edit_overrides).to_dict(),
-        "num_beams": check_count("num_beams", num_beams),
-        "batch_size": check_count("batch_size", batch_size),
-        "max_new_tokens": resolve_max_new_tokens(model, max_new_tokens),
         "bleu_tokenize": bleu_tokenize,
         "lowercase": lowercase,
-        "seed": seed,
-        **method_arguments(method),
     }
     finished = FinishedRows(output_dir, ROWS_NAME, arguments)
     rows = finished.by_index
-    if len(rows) == len(chosen) and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
-        return on_main(lambda: EditReport.load(output_dir))
+    if len(rows) == len(chosen) and (report := EditReport.load_finished(output_dir)):
+        return report
     if not record_gigabytes >= 0:
         raise EditableValueError(f"record_gigabytes={record_gigabytes!r}: it must be 0 or more.")
     memory = (int(record_gigabytes * 1e9), check_count("verify", verify, least=0))
@@ -192,17 +187,12 @@ class _Evaluation:
         for edit in edits.values():
             self._collator.collate_edits([edit])  # what cannot be edited is refused before the long work
         for edit in list(edits.values())[:1]:
-            self._timed_edit(edit)  # the first call pays for what is set up once
-        name = self._arguments["name"]
-        options = {"total": total, "initial": total - len(edits), "desc": f"Editing {name}", "unit": "edit"}
-        with logging.tqdm(**options, disable=not is_main_process()) as progress:
-            for row in share_out(self._measure_edit, list(edits.items())):
-                yield row
-                progress.update()
+            self._try(edit)  # the first call pays for what is set up once
+        yield from measured(self._measure_edit, list(edits.items()), total, f"Editing {self._arguments['name']}")
 
     def _measure_edit(self, indexed: tuple[int, dict[str, Any]]) -> dict[str, Any]:
         index, edit = indexed
-        result, milliseconds = self._timed_edit(edit)
+        result, milliseconds = self._try(edit)
         row = {"index": index, "source": edit["source"], "target": edit["target"], "milliseconds": milliseconds}
         row |= {"success": False, "bleu": self._bleu.score, "drawdown": 0.0}
         row |= {"chrf": self._chrf.score, "chrf_drawdown": 0.0, "changes": []}
@@ -234,7 +224,9 @@ class _Evaluation:
         tensors, test_set = result.patch.tensors, self._test_set
         in_tail = tensors.keys() <= self._tail.parameters.keys()
         with model.edited(result.patch) if in_tail else weights(model, tensors), frozen(model):
-            decoded = self._translate(edit["source"])
+            decoded = translate_texts(
+                model, self._collator.tokenizer, [edit["source"]], batch_size=1, **self._decoding
+            )[0]
             if not in_tail:  # what is kept of the encoder and the trunk does not hold
                 test_set = EncodedTestSet(*self._encoding, self._bleu.translations)
             translations = test_set.retranslate() if in_tail else test_set.translate(model, **self._decoding)
@@ -251,28 +243,8 @@ class _Evaluation:
                 return decoded, translations, test_set.divergence(self._tail, tensors)
             return decoded, translations, full_divergence(model, tensors, self._collator, sentences, batch_size)
 
-    def _timed_edit(self, edit: dict[str, Any]) -> tuple[EditResult | None, float]:
-        """The edit, `None` if it met a value that is not finite, and the milliseconds it took."""
-        tensors = self._collator.edit_inputs(edit, self._model.device)
-        self._synchronize()
-        start = time.perf_counter()
-        try:
-            result = make_edit(self._model, tensors, self._method, self._overrides)
-        except NonFiniteEditError as error:
-            logger.warning(f"The edit of {edit['source']!r} failed: {error}")
-            result = None
-        self._synchronize()
-        return result, 1000 * (time.perf_counter() - start)
-
-    def _synchronize(self) -> None:
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)
-
-    def _translate(self, source: str) -> str:
-        tokenizer = self._collator.tokenizer
-        encoded = encode_sources(self._model, tokenizer, {0: tokenizer(source).input_ids}, [0])
-        output = encoded.generate(self._model, do_sample=False, **self._decoding)
-        return tokenizer.batch_decode(output, skip_special_tokens=True)[0]
+    def _try(self, edit: dict[str, Any]) -> tuple[EditResult | None, float]:
+        return try_edit(self._model, self._collator, edit, self._method, self._overrides)
 
     def report(self, rows: list[dict[str, Any]]) -> EditReport:
         """The report of finished rows; their changes stay in the journal."""
@@ -294,8 +266,7 @@ class _Evaluation:
         milliseconds = [row["milliseconds"] for row in rows]
         arguments = self._arguments
         return {
-            "name": arguments["name"],
-            "method": method_name(self._method),
+            **shared_summary(self._model, arguments, self._method),
             "record": self._test_set.describe_record(),
             "bleu": self._bleu.score,
             "bleu_signature": self._bleu.signature,
@@ -318,11 +289,4 @@ class _Evaluation:
             "num_edits": len(rows),
             "failed_edits": sum(row["failed"] for row in rows),
             "num_test": len(self._bleu.translations),
-            "num_beams": arguments["num_beams"],
-            "max_new_tokens": arguments["max_new_tokens"],
-            "length_penalty": self._model.edit_length_penalty(self._config),
-            "edit_config": arguments["edit_config"],
-            "seed": arguments["seed"],
-            "machine": machine(self._model.device),
-            "versions": versions(),
         }

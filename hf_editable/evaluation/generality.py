@@ -4,31 +4,36 @@ import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from sacrebleu.metrics import CHRF
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from ..collator import DataCollatorForEditableSeq2Seq, longest_input
 from ..decoding import check_count
 from ..edit_result import EditResult
-from ..errors import EditableValueError, NonFiniteEditError
+from ..errors import EditableValueError
 from ..journal import FinishedRows, fingerprint_rows
 from ..modeling import EditableMixin
-from ..processes import is_main_process, on_main, share_out
+from ..processes import on_main
 from .drawing import draw, draw_interval, open_axes
-from .json_report import INTERVALS, REPORT_NAME, JsonReport, check_any, markdown_table
-from .methods import EditMethod, LookupResult, make_edit
-from .settings import check_model, choose_rows, shared_arguments, shared_summary, translate_texts, weights
+from .json_report import INTERVALS, JsonReport, check_any, markdown_table
+from .methods import EditMethod, LookupResult
+from .settings import (
+    check_model,
+    choose_rows,
+    measured,
+    shared_arguments,
+    shared_summary,
+    translate_texts,
+    try_edit,
+    weights,
+)
 from .source_variants import KINDS, NUMBER_WORDS, SAME_MEANING, NearestTexts, make_variant
 from .statistics import bootstrap_interval
 
-
-logger = logging.get_logger(__name__)
 
 ROWS_NAME = "rows.jsonl"
 _CHRF = CHRF()
@@ -202,15 +207,12 @@ def measure_generality(
     }
     finished = FinishedRows(output_dir, ROWS_NAME, arguments)
     rows = finished.by_index
-    if len(rows) == len(chosen) and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
-        return on_main(lambda: GeneralityReport.load(output_dir))
+    if len(rows) == len(chosen) and (report := GeneralityReport.load_finished(output_dir)):
+        return report
     reach = _Reach(model, tokenizer, texts, arguments, edit_overrides, method)
     jobs = [item for item in chosen.items() if item[0] not in rows]
-    options = {"total": len(chosen), "initial": len(rows), "desc": f"Editing {name}", "unit": "edit"}
-    with logging.tqdm(**options, disable=not is_main_process()) as progress:
-        for row in share_out(reach.measure, jobs):
-            finished.add([row])
-            progress.update()
+    for row in measured(reach.measure, jobs, len(chosen), f"Editing {name}"):
+        finished.add([row])
     ordered = [rows[index] for index in chosen]
     report = GeneralityReport(
         {**shared_summary(model, arguments, method), **_measures(ordered, arguments["kinds"], seed)}, ordered
@@ -259,16 +261,11 @@ class _Reach:
         """The row of one edit."""
         index, edit = indexed
         target = edit["target"].strip()
-        inputs = self._collator.edit_inputs(edit, self._model.device)
         variants = self.variants(index, edit["source"])
         texts = [edit["source"], *variants.values()]
+        result, _ = try_edit(self._model, self._collator, edit, self._method, self._overrides)
         before = self._translate(texts)
-        try:
-            result = make_edit(self._model, inputs, self._method, self._overrides)
-            after = self._translate_edited(texts, edit, result)
-        except NonFiniteEditError as error:
-            logger.warning(f"The edit of {edit['source']!r} failed: {error}")
-            result, after = None, before
+        after = before if result is None else self._translate_edited(texts, edit, result)
         return {
             "index": index,
             "source": edit["source"],

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from ..errors import EditableFileError, EditableValueError
 from ..files import whole_folder
+from ..processes import on_main
 from .markup import table
 from .statistics import BOOTSTRAP_RESAMPLES
 
@@ -69,6 +70,11 @@ class JsonReport:
             raise EditableFileError(
                 f"{os.fspath(output_dir)!r} holds no whole {REPORT_NAME} ({error}). {cls.__name__}.save writes one."
             ) from error
+
+    @classmethod
+    def load_finished(cls, output_dir: str | os.PathLike) -> "JsonReport | None":
+        """The report in a folder, the same on all processes; `None` if there is none."""
+        return on_main(lambda: cls.load(output_dir) if (Path(output_dir) / REPORT_NAME).is_file() else None)
 
     def title(self) -> str:
         """What the report is of, in a few words."""

@@ -1,11 +1,9 @@
 """Edits one after the other on one model: what many of them cost, and whether the earlier ones hold."""
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,13 +22,19 @@ from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main
 from .bleu import CorpusBleu, CorpusChrf
 from .drawing import draw, open_axes
-from .json_report import REPORT_NAME, JsonReport, check_any, markdown_table
-from .methods import EditMethod, LookupResult, make_edit
+from .json_report import JsonReport, check_any, markdown_table
+from .methods import EditMethod, LookupResult
 from .methods.base import edit_loss
-from .settings import check_model, choose_rows, copy_tensors, shared_arguments, shared_summary, translate_texts
+from .settings import (
+    check_model,
+    choose_rows,
+    copy_tensors,
+    shared_arguments,
+    shared_summary,
+    translate_texts,
+    try_edit,
+)
 
-
-logger = logging.get_logger(__name__)
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
 ROWS_NAME = "rows.jsonl"
@@ -191,28 +195,18 @@ def edit_sequence(
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed)).tolist()
     ordered = [list(chosen.items())[place] for place in order]
     sentences = list(choose_rows("test_set", test_set, ("source", "target"), num_test, seed).values())
+    shared = {"num_beams": num_beams, "batch_size": batch_size, "max_new_tokens": max_new_tokens, "seed": seed}
     arguments = {
-        **shared_arguments(
-            model,
-            ordered,
-            edit_overrides,
-            method,
-            name=name,
-            num_beams=num_beams,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-        ),
+        **shared_arguments(model, ordered, edit_overrides, method, name=name, **shared),
         "test_set": fingerprint_rows(sentences),
         "counts": _counts(counts, len(ordered)),
         "bleu_tokenize": bleu_tokenize,
         "lowercase": lowercase,
     }
     journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
-    finished = journal.rows if journal is not None else []
-    if finished and "done" in finished[-1] and on_main(lambda: (Path(output_dir) / REPORT_NAME).is_file()):
-        return on_main(lambda: SequenceReport.load(output_dir))
-    points = {row["count"]: row for row in finished if "count" in row}
+    points = {row["count"]: row for row in (journal.rows if journal is not None else []) if "count" in row}
+    if points.keys() >= {0, *arguments["counts"]} and (finished := SequenceReport.load_finished(output_dir)):
+        return finished
     sequence = _Sequence(model, tokenizer, sentences, arguments, edit_overrides, method)
     rows = []
     with closing(sequence.run(ordered, points)) as results:  # the model is put back when it is closed
@@ -226,7 +220,6 @@ def edit_sequence(
     report = SequenceReport(sequence.summary([points[count] for count in sorted(points)], rows), rows)
     if output_dir is not None:
         on_main(lambda: report.save(output_dir))
-        journal.append([{"done": True}])
     return report
 
 
@@ -301,17 +294,12 @@ class _Sequence:
             self._table[edit["source"]] = edit["target"]
 
     def _edit(self, index: int, edit: dict[str, Any]) -> tuple[EditResult | None, dict[str, Any]]:
-        inputs = self._collator.edit_inputs(edit, self._model.device)
-        start = time.perf_counter()
+        result, milliseconds = try_edit(self._model, self._collator, edit, self._method, self._overrides)
         row = {"index": index, "source": edit["source"], "target": edit["target"], "failed": False, "success": False}
-        try:
-            result = make_edit(self._model, inputs, self._method, self._overrides)
-        except NonFiniteEditError as error:
-            logger.warning(f"The edit of {edit['source']!r} failed: {error}")
+        if result is None:
             return None, {**row, "failed": True, **dict.fromkeys(("steps", "initial_loss", "loss", "milliseconds"))}
         row |= {"success": result.success, "steps": result.steps, "initial_loss": result.initial_loss}
-        row |= {"loss": result.loss, "milliseconds": 1000 * (time.perf_counter() - start)}
-        return result, row
+        return result, {**row, "loss": result.loss, "milliseconds": milliseconds}
 
     def _measure(self, edits: list[dict[str, Any]], made: list[bool]) -> dict[str, Any]:
         """What the model is worth now, and how many of the edits hold."""

@@ -1,8 +1,9 @@
-"""What all evaluations share: the rows they choose, the texts they translate, and what they ran on."""
+"""What all evaluations share: the rows they choose, the edits they make, the texts they translate, the machine."""
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,21 @@ import transformers
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .. import __version__
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import batches_by_length, check_count, encode_sources, frozen, resolve_max_new_tokens
-from ..errors import EditableTypeError, EditableValueError
+from ..edit_result import EditResult
+from ..errors import EditableTypeError, EditableValueError, NonFiniteEditError
 from ..journal import fingerprint_model, fingerprint_rows
 from ..mining import choose
 from ..modeling import EditableMixin
-from .methods import EditMethod, method_arguments, method_name
+from ..processes import Job, Result, is_main_process, share_out
+from .methods import EditMethod, make_edit, method_arguments, method_name
+
+
+logger = logging.get_logger(__name__)
 
 
 def check_model(model: Any) -> None:
@@ -109,6 +116,54 @@ def choose_rows(
         )
     indices = choose(len(dataset), wanted, seed)
     return dict(zip(indices, dataset.select(indices).select_columns(list(columns)).to_list(), strict=True))
+
+
+def try_edit(
+    model: EditableMixin,
+    collator: DataCollatorForEditableSeq2Seq,
+    edit: Mapping[str, Any],
+    method: EditMethod | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[EditResult | None, float]:
+    """
+    An edit, and the milliseconds it took; `None`, with a warning, if it met a value that is not finite.
+
+    Args:
+        model ([`EditableMixin`]): the model to edit.
+        collator ([`DataCollatorForEditableSeq2Seq`]): with its tokenizer.
+        edit (`dict[str, Any]`): `source`, `target` and `alternatives`.
+        method ([`EditMethod`], *optional*): what makes the edit.
+        overrides (`dict[str, Any]`, *optional*): fields of [`EditConfig`] to edit with.
+    """
+    inputs = collator.edit_inputs(edit, model.device)
+    start = time.perf_counter()
+    try:
+        result = make_edit(model, inputs, method, overrides)
+    except NonFiniteEditError as error:
+        logger.warning(f"The edit of {edit['source']!r} failed: {error}")
+        result = None
+    # A result has numbers in it, so a GPU is done.
+    return result, 1000 * (time.perf_counter() - start)
+
+
+def measured(
+    measure: Callable[[Job], Result], jobs: Sequence[Job], total: int, description: str, **options: Any
+) -> Iterator[Result]:
+    """
+    What comes of each job, dealt out to the processes, with a progress bar.
+
+    Args:
+        measure (`Callable`): takes a job.
+        jobs (`Sequence`): what there is to do.
+        total (`int`): how many jobs there are with those that are done.
+        description (`str`): of the bar.
+        options (*optional*): further arguments of `tqdm`.
+    """
+    options |= {"total": total, "initial": total - len(jobs), "desc": description, "unit": "edit"}
+    with logging.tqdm(**options, disable=not is_main_process()) as progress:
+        for row in share_out(measure, jobs):
+            yield row
+            progress.update()
 
 
 def translate_texts(
