@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from .bounds import LeadingScores, NormalizerBound
 from .editors import EditTerm
 from .errors import EditableValueError
 from .families import beam_search_tokens, max_positions
+from .gradients import with_gradients
 from .prefix_tree import takes_prefix_trees
 from .scoring import PADDING, token_log_probs
 from .tail import PrefixStates, Tail, TrunkStates
@@ -78,6 +80,7 @@ class TranslationEditProblem:
             if not tail.is_checked:
                 tail.check_exact(tail.record(*self._source, self._labels[:1]))
         self._pairs: dict[int, TrunkStates | PrefixStates] = {}
+        self._bound: NormalizerBound | None = None
 
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
         """`l_e` at the given parameters; above 0 it carries a graph."""
@@ -86,21 +89,39 @@ class TranslationEditProblem:
 
     def term(self, parameters: dict[str, Tensor]) -> EditTerm:
         """`l_e` at the given parameters without a graph, and what gives it one where it is above 0."""
+        states, gradient = self._states, None
         with torch.no_grad():
-            value, winner = self._terms(self._log_probs(self._states, parameters)).max(0)
-        if not value > 0:
-            return EditTerm(value, lambda parameters, inputs: value, [], [])
-        rows = [0, 1 + int(winner)]
+            scores = self._leading_scores(parameters)
+            log_probs = self._log_probs(states, parameters) if scores is None else scores.log_probs
+            value, winner = self._terms(log_probs).max(0)
+            if not value > 0:
+                return EditTerm(value, lambda parameters, inputs: value, [], [])
+            rows = [0, 1 + int(winner)]
+            if scores is not None and not self.create_graph:
+                gradient = scores.gradient()[states.tree.select(rows)[1]]
         states = self._pair(rows[1])
 
         def loss(parameters: dict[str, Tensor], inputs: list[Tensor]) -> Tensor:
             with torch.enable_grad():
                 own = states.replaced(inputs)
+                if gradient is not None:
+                    return with_gradients(value, [self._tail.prefix_hidden(own, parameters)], [gradient])
                 one = self._terms(self._log_probs(own, parameters, rows, self.create_graph), rows)[0]
             # Two sequences and all of them differ by rounding; the value that decides is the one over all.
             return one + (value - one).detach()
 
         return EditTerm(value, loss, states.differentiable(), self._tail.fixed_parameters)
+
+    def _leading_scores(self, parameters: dict[str, Tensor]) -> LeadingScores | None:
+        """The scores that matter, where they can be had without all others."""
+        projection = self._tail.projection
+        if projection is None or not isinstance(self._states, PrefixStates):
+            return None
+        hidden = self._tail.prefix_hidden(self._states, parameters)
+        rows = (self._states.tree.places, self._scored)
+        scores = LeadingScores(projection, hidden, *rows, self._terms, self._bound)
+        self._bound = scores.bound
+        return scores
 
     def _record(self, rows: slice | list[int]) -> TrunkStates | PrefixStates:
         if self._prefixes_shared:
@@ -115,10 +136,18 @@ class TranslationEditProblem:
         double_backward: bool = False,
     ) -> Tensor:
         """Log-probability of each token of the rows, whose states these are."""
+        labels = self._scored[rows]
         if isinstance(states, PrefixStates):
-            logits = self._tail.prefix_logits(states, parameters, double_backward)
-            return states.tree.token_log_probs(logits, self._scored[rows])
-        return token_log_probs(self._tail.logits(states, parameters, double_backward), self._scored[rows])
+            projection = self._tail.trained_projection if double_backward else None
+            if projection is None:
+                return states.tree.token_log_probs(
+                    self._tail.prefix_logits(states, parameters, double_backward), labels
+                )
+            needed = labels != PADDING
+            hidden = self._tail.prefix_hidden(states, parameters, double_backward)
+            found = projection.log_probs(hidden, states.tree.places[needed], labels[needed])
+            return found.new_zeros(labels.shape).index_put((needed,), found)
+        return token_log_probs(self._tail.logits(states, parameters, double_backward), labels)
 
     def _terms(self, log_probs: Tensor, rows: slice | list[int] = slice(None)) -> Tensor:
         """By how much each alternative and prefix outranks the target, whose log-probabilities are the first row."""

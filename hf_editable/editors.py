@@ -191,7 +191,9 @@ class GradientEditor(nn.Module):
         with torch.set_grad_enabled(create_graph):
             learning_rate = self._value("learning_rate")
             directions = self.direction(list(gradients), state)
-            return [value - learning_rate * way for value, way in zip(master, directions, strict=True)]
+            if create_graph:
+                return [value - learning_rate * way for value, way in zip(master, directions, strict=True)]
+            return [value.sub_(learning_rate * way) for value, way in zip(master, directions, strict=True)]
 
     def _step_recomputed(
         self,
@@ -294,7 +296,8 @@ class RMSProp(GradientEditor):
 
     def direction(self, gradients: list[Tensor], state: dict) -> list[Tensor]:
         squares = [gradient.square() for gradient in gradients]
-        state["rms"] = _running(state.get("rms", squares), squares, self._value("beta"))
+        means = state["rms"] if state else [square.clone() for square in squares]
+        state["rms"] = _running(means, squares, self._value("beta"))
         return [gradient / (rms + self.epsilon).sqrt() for gradient, rms in zip(gradients, state["rms"], strict=True)]
 
 
@@ -321,11 +324,13 @@ class Adam(GradientEditor):
 
     def direction(self, gradients: list[Tensor], state: dict) -> list[Tensor]:
         beta, momentum = self._value("beta"), self._value("momentum")
-        zeros = [torch.zeros_like(gradient) for gradient in gradients]
         squares = [gradient.square() for gradient in gradients]
-        state["mean"] = _running(state.get("mean", zeros), gradients, momentum)
-        state["rms"] = _running(state.get("rms", zeros), squares, beta)
-        state["step"] = state.get("step", 0) + 1
+        if not state:
+            mean, rms = ([torch.zeros_like(gradient) for gradient in gradients] for _ in range(2))
+            state |= {"mean": mean, "rms": rms, "step": 0}
+        state["mean"] = _running(state["mean"], gradients, momentum)
+        state["rms"] = _running(state["rms"], squares, beta)
+        state["step"] += 1
         mean_scale = 1 / (1 - momentum ** state["step"])
         rms_scale = 1 / (1 - beta ** state["step"])
         return [
@@ -335,6 +340,9 @@ class Adam(GradientEditor):
 
 
 def _running(means: Iterable[Tensor], values: Iterable[Tensor], decay: Tensor) -> list[Tensor]:
+    """`decay·mean + (1 − decay)·value`; without a graph, in the place of the means."""
+    if not torch.is_grad_enabled():
+        return [mean.mul_(decay).add_((1 - decay) * value) for mean, value in zip(means, values, strict=True)]
     return [decay * mean + (1 - decay) * value for mean, value in zip(means, values, strict=True)]
 
 

@@ -50,7 +50,7 @@ class _Recomputed(torch.autograd.Function):
         ctx.function, ctx.count = function, count
         ctx.save_for_backward(*inputs)
         with torch.enable_grad():
-            outputs = function(_leaves(inputs[:count]), False)
+            outputs = function(_leaves([tensor.clone() for tensor in inputs[:count]]), False)
         return tuple(output.detach() for output in outputs)
 
     @staticmethod
@@ -74,7 +74,8 @@ def recomputed(
 
     Args:
         function (`Callable`):
-            takes tensors in place of `inputs`, and whether derivatives that it takes are to be differentiated.
+            takes tensors in place of `inputs`, which it may change unless it has a graph to keep, and whether
+            derivatives that it takes are to be differentiated.
         inputs (`Sequence[torch.Tensor]`): what it is given.
         parameters (`Sequence[torch.nn.Parameter]`): what else its outputs depend on: leaves that it uses as they are.
     """

@@ -11,6 +11,7 @@ Nothing here changes the model: modules are run through shallow copies that shar
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,54 +25,13 @@ from .errors import EditableTypeError
 from .families import BATCH_DIMENSIONS, decoder_inputs, encoder_output
 from .layers import find_decoder_layers, layer_indices, select_parameters
 from .prefix_tree import PrefixTree
+from .projection import TrainedProjection
+from .stand_ins import Recorded, Recorder, Replay, shared_copy
 from .trunk_states import PrefixStates, TrunkStates
 
 
-# With what every family's decoder layers begin; FSMT's, which do not, are given recorded calls only.
-_LEADING_ARGUMENTS = ("hidden_states", "attention_mask")
-
-# Classes of models and their decoders whose tail was found to be exact.
-_EXACT: set[tuple[type[nn.Module], type[nn.Module]]] = set()
-
-
-class _TrunkDone(Exception):
-    """Ends a forward pass at the first edited layer."""
-
-
-class _Record(nn.Module):
-    """Stands in for the first edited layer: keeps its call and ends the pass."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> None:
-        self.call = (args, kwargs)
-        raise _TrunkDone
-
-
-class _Replay(nn.Module):
-    """Stands in for a layer: calls it as it was called before, or with some of its arguments replaced."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-        self.call: tuple[tuple, dict[str, Any]] | None = None
-        self.replaced: dict[str, Any] = {}
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.call is not None:
-            args, kwargs = self.call
-        for name, value in self.replaced.items():
-            place = _LEADING_ARGUMENTS.index(name)
-            if place < len(args):
-                args = (*args[:place], value, *args[place + 1 :])
-            else:
-                kwargs = {**kwargs, name: value}
-        return self.layer(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        # Some decoders read attributes of their layers (T5Gemma: `attention_type`).
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
+# Classes of models and their decoders whose tail was found to be exact, and whether `project` gives their logits.
+_EXACT: dict[tuple[type[nn.Module], type[nn.Module]], bool] = {}
 
 
 class Tail:
@@ -97,16 +57,24 @@ class Tail:
         edited = layer_indices(config.layers_to_transform, len(layers))
         self.first_layer, self.first_index, self.num_layers = layers[edited[0]], edited[0], len(layers)
         self.parameters = select_parameters(model, [(f"{path}.{i}", layers[i]) for i in edited], config)
-        self._recorder = _Record()
+        self._recorder, self._checkpoint = Recorder(), config.checkpoint_edits
         trunk_copies: dict[nn.Module, nn.Module] = {}
-        self._trunk_layers = [_Replay(_shared_copy(layer, trunk_copies)) for layer in layers[: edited[0]]]
+        self._trunk_layers = [Replay(shared_copy(layer, trunk_copies)) for layer in layers[: edited[0]]]
         trunk_copies[layers] = nn.ModuleList([*self._trunk_layers, self._recorder]).eval()
-        self._trunk = _shared_copy(model, trunk_copies)
+        self._trunk = shared_copy(model, trunk_copies)
+        for module in self._trunk.modules():
+            # Or else each batch that is trained through would make a gradient of the size of the vocabulary.
+            if isinstance(module, nn.Embedding) and module.weight.device.type in ("cpu", "cuda"):
+                module.sparse = True
         encoder = model.get_encoder()
         self._copies: dict[nn.Module, nn.Module] = {encoder: encoder}
-        self._tail_layers = [_Replay(_shared_copy(layer, self._copies)) for layer in layers[edited[0] :]]
+        head = model.get_output_embeddings()
+        self._head = None
+        if isinstance(head, nn.Linear):
+            self._copies[head] = self._head = Replay(shared_copy(head, {}))
+        self._tail_layers = [Replay(shared_copy(layer, self._copies)) for layer in layers[edited[0] :]]
         self._copies[layers] = nn.ModuleList(self._tail_layers).eval()
-        self._tail = _shared_copy(model, self._copies)
+        self._tail = shared_copy(model, self._copies)
         self._slots = {name: self._slot(model, name) for name in self.parameters}
 
     def _slot(self, model: PreTrainedModel, name: str) -> tuple[nn.Module, str]:
@@ -135,7 +103,7 @@ class Tail:
         states = self.states(((), {}), *source, decoder_inputs(self.model, labels))
         try:
             self._run(self._trunk, states)
-        except _TrunkDone:
+        except Recorded:
             return replace(states, call=self._recorder.call)
         raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
 
@@ -190,12 +158,12 @@ class Tail:
         tree = PrefixTree.of(tokens, needed)
         # What the first layer of all is given has the positions in it; it is computed for every row, and no more.
         rows = [None if tensor is None else tensor.expand(len(tokens), *tensor.shape[1:]) for tensor in source]
-        hidden = self._entering(self.states(((), {}), *rows, tokens), self._trunk_layers[:1])
+        hidden = self._entering(self._trunk, self.states(((), {}), *rows, tokens), self._trunk_layers[:1])
         hidden = hidden[tree.rows, tree.columns].unsqueeze(0)
         states = PrefixStates(tree, tree.mask(hidden.dtype), hidden, self.states(((), {}), *source, tokens[:1, :1]))
         if self._trunk_layers:
             self._replay(self._trunk_layers, hidden=hidden, mask=states.mask)
-            states = replace(states, hidden=self._entering(states.source))
+            states = replace(states, hidden=self._entering(self._trunk, states.source))
         return states
 
     def prefix_logits(
@@ -216,14 +184,55 @@ class Tail:
         with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
             return self._run(self._tail, states.source).logits[0]
 
-    def _entering(self, states: TrunkStates, before: Sequence["_Replay"] = ()) -> Tensor:
-        """What the first edited layer is given in a pass of the trunk; or the layer `before`, if there is one."""
+    def prefix_hidden(
+        self, states: PrefixStates, parameters: Mapping[str, Tensor], double_backward: bool = False
+    ) -> Tensor:
+        """
+        What the output projection is given after each recorded prefix, of shape `(prefixes, hidden)`.
+
+        Args:
+            states ([`PrefixStates`]): what `record_prefixes` recorded.
+            parameters, double_backward: see `logits`.
+        """
+        self._set(parameters)
+        self._replay(self._tail_layers, hidden=states.hidden, mask=states.mask)
+        with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
+            return self._entering(self._tail, states.source, [self._head])[0]
+
+    @property
+    def projection(self) -> tuple[Tensor, Tensor | None] | None:
+        """
+        Weight, of shape `(vocabulary, hidden)`, and bias by which logits come from what `prefix_hidden` gives. `None`
+        if they do so in another way, or in less than single precision.
+        """
+        if not _EXACT[type(self.model), type(self.model.get_decoder())]:
+            return None
+        weight = self._head.layer.weight
+        precise = weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(weight.device.type)
+        return (weight, self._logits_bias()) if precise else None
+
+    @cached_property
+    def trained_projection(self) -> TrainedProjection | None:
+        """The same for edits that are trained through; `None` too if what they keep is not to be kept."""
+        projection = None if self._checkpoint else self.projection
+        if projection is None or (projection[1] is not None and projection[1].requires_grad):
+            return None
+        return TrainedProjection(*projection)
+
+    def _logits_bias(self) -> Tensor | None:
+        """What the output projection, and the model after it, add to the logits; `None` if that is 0."""
+        own, after = self._head.layer.bias, getattr(self.model, "final_logits_bias", None)
+        parts = [part.flatten() for part in (own, after) if part is not None and bool(part.any())]
+        return sum(parts) if parts else None
+
+    def _entering(self, model: PreTrainedModel, states: TrunkStates, before: Sequence[Replay] = ()) -> Tensor:
+        """What the first edited layer is given in a pass of the trunk; or else what the module `before` is given."""
         own = [layer.layer for layer in before]
         for layer in before:
             layer.layer = self._recorder
         try:
-            self._run(self._trunk, states)
-        except _TrunkDone:
+            self._run(model, states)
+        except Recorded:
             args, kwargs = self._recorder.call
             return args[0] if args else kwargs["hidden_states"]
         finally:
@@ -234,7 +243,7 @@ class Tail:
 
     @staticmethod
     def _replay(
-        layers: Sequence["_Replay"],
+        layers: Sequence[Replay],
         call: tuple[tuple, dict[str, Any]] | None = None,
         hidden: Tensor | None = None,
         mask: Tensor | None = None,
@@ -261,7 +270,7 @@ class Tail:
         """
         try:
             self._step(self._trunk, tokens, encoder_states, attention_mask, cache)
-        except _TrunkDone:
+        except Recorded:
             args, kwargs = self._recorder.call
             return args[0] if args else kwargs["hidden_states"]
         raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
@@ -317,15 +326,21 @@ class Tail:
         """
         if self.is_checked:
             return
-        expected = self._run(_shared_copy(self.model, {}), states).logits
-        difference = (self.logits(states) - expected).nan_to_num().abs().max()  # NaN is the editor's to report
+        expected = self._run(shared_copy(self.model, {}), states).logits
+        found = self.logits(states)
+        difference = (found - expected).nan_to_num().abs().max()  # NaN is the editor's to report
         if difference > 1e-2 * expected.nan_to_num().abs().max():
             raise EditableTypeError(
                 f"The decoder of {type(self.model).__name__} is more than a list of layers with something before and "
                 "after it, so its last layers alone do not give its predictions, and it cannot be edited. Use another "
                 "checkpoint."
             )
-        _EXACT.add((type(self.model), type(self.model.get_decoder())))
+        is_linear = self._head is not None
+        if is_linear:
+            hidden = self._entering(self._tail, states, [self._head])
+            own = nn.functional.linear(hidden, self._head.layer.weight, self._logits_bias())
+            is_linear = bool(torch.isclose(own, found, equal_nan=True).all())
+        _EXACT[type(self.model), type(self.model.get_decoder())] = is_linear
 
     @contextmanager
     def watch(self) -> Iterator[list[tuple[tuple, dict[str, Any]]]]:
@@ -364,25 +379,3 @@ class Tail:
             return_dict=True,
             **({"output_router_logits": False} if hasattr(model.config, "output_router_logits") else {}),
         )
-
-
-def _shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Module:
-    """
-    A copy of a module tree in evaluation mode that shares every tensor, with the modules in `copies` replaced.
-
-    Args:
-        module (`torch.nn.Module`): what to copy.
-        copies (`dict`): replacements by original module; the copies made are added to it.
-    """
-    if module in copies:
-        return copies[module]
-    twin = type(module).__new__(type(module))
-    # What wraps an instance (Accelerate's mixed precision, torch.compile) is bound to the original.
-    own = {name: value for name, value in module.__dict__.items() if name != "forward"}
-    copies[module] = twin
-    own |= {"_compiled_call_impl": None, "_parameters": dict(module._parameters), "training": False}
-    own["_modules"] = {
-        name: None if child is None else _shared_copy(child, copies) for name, child in module._modules.items()
-    }
-    twin.__dict__.update(own)  # setting attributes of modules is slow
-    return twin

@@ -150,7 +150,7 @@ def test_adapters_are_refused_until_they_are_merged():
 
 
 def test_a_decoder_whose_layers_are_not_all_of_it_is_refused(tiny_model, tiny_batch, monkeypatch):
-    monkeypatch.setattr(tail_module, "_EXACT", set())
+    monkeypatch.setattr(tail_module, "_EXACT", {})
     decoder = type(tiny_model.get_decoder())
     plain_forward = decoder.forward
 

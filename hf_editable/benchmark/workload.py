@@ -29,7 +29,10 @@ class Workload:
         length (`int`, *optional*, defaults to `25`): tokens of sources and of translations.
         batch_tokens (`int`, *optional*, defaults to `4096`): target tokens of a training batch.
         max_steps (`int`, *optional*, defaults to `10`): the most steps of an edit.
-        learning_rate (`float`, *optional*, defaults to `3e-05`): step size of edits; with it most take several steps.
+        learning_rate (`float`, *optional*, defaults to `5e-06`): step size of edits; with it most take several steps.
+        sharpness (`float`, *optional*, defaults to `6.0`):
+            Factor of the logits. Those of random weights are almost uniform, so that all alternatives are as good as
+            tied; with 6, predictions have 2 nats of entropy, where those of a trained model have 1 to 2.
         seed (`int`, *optional*, defaults to `0`): of the weights, sources and samples.
         model_name_or_path (`str`, *optional*): a model to take instead of random weights, with random sources.
     """
@@ -41,7 +44,8 @@ class Workload:
     length: int = 25
     batch_tokens: int = 4096
     max_steps: int = 10
-    learning_rate: float = 3e-5
+    learning_rate: float = 5e-6
+    sharpness: float = 6.0
     seed: int = 0
     model_name_or_path: str | None = None
 
@@ -53,6 +57,7 @@ class Workload:
         else:
             torch.manual_seed(self.seed)
             model = AutoEditableModelForSeq2SeqLM.from_config(self._shape(), config)
+            model.get_decoder().layers[-1].final_layer_norm.weight.data *= self.sharpness
         for module in model.modules():
             if isinstance(getattr(module, "dropout", None), float):
                 module.dropout = 0.0

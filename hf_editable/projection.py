@@ -1,0 +1,159 @@
+"""Log-probabilities inside edits that are trained through, with the gradient of the output projection in one sum."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from .errors import EditableTypeError
+
+
+# Numbers in the factors that wait to be multiplied.
+_MOST_WAITING = 6_400_000
+
+
+class TrainedProjection:
+    """
+    The output projection for edits that are differentiated twice.
+
+    Each step of an edit has two gradients of the size of the whole weight. They are sums of outer products over a few
+    prefixes; here these are added up in place, and reach the weight at the end of the backward pass.
+
+    Args:
+        weight (`torch.nn.Parameter` of shape `(vocabulary, hidden)`): its weight.
+        bias (`torch.Tensor` of shape `(vocabulary,)`, *optional*): what is added to the logits; it gets no gradient.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias = weight.detach(), bias
+        self._handle = _Collected.apply(weight, self)
+        self._pass: int | None = None
+        self._sum: Tensor | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def log_probs(self, hidden: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+        """
+        Log-probabilities of tokens after prefixes.
+
+        Args:
+            hidden (`torch.Tensor` of shape `(prefixes, hidden)`): what the projection is given after each prefix.
+            places (`torch.LongTensor` of shape `(tokens,)`): the prefix after which each token comes.
+            tokens (`torch.LongTensor` of shape `(tokens,)`): the tokens.
+        """
+        return _TokenLogProbs.apply(hidden, self._handle, self, places, tokens)
+
+    def add(self, left: Tensor, right: Tensor, tokens: Tensor, rows: Tensor) -> None:
+        """
+        Add to the weight's gradient.
+
+        Args:
+            left, right (`torch.Tensor` of shapes `(n, vocabulary)` and `(n, hidden)`): factors of a part of it.
+            tokens, rows (`torch.Tensor` of shapes `(m,)` and `(m, hidden)`): what single tokens' rows get besides.
+        """
+        if not self._handle.requires_grad:
+            return
+        current = torch._C._current_graph_task_id()
+        if self._sum is None or current != self._pass:  # another pass may have ended without asking for this gradient
+            self._pass, self._sum, self._waiting = current, torch.zeros_like(self.weight), []
+        self._sum.index_add_(0, tokens, rows)
+        self._waiting.append((left, right))
+        if sum(left.numel() for left, _ in self._waiting) >= _MOST_WAITING:
+            self._multiply()
+
+    def take(self) -> Tensor | None:
+        """The sum of what was added in this backward pass."""
+        if torch.is_grad_enabled():
+            raise EditableTypeError("The objective has no derivatives of its gradient: leave out create_graph=True.")
+        if self._sum is None or self._pass != torch._C._current_graph_task_id():
+            return None
+        self._multiply()
+        total, self._sum = self._sum, None
+        return total
+
+    def _multiply(self) -> None:
+        if self._waiting:
+            left, right = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            self._sum.addmm_(left.T, right)
+            self._waiting = []
+
+
+class _Collected(torch.autograd.Function):
+    """Stands for the weight in the graph, where its gradient arrives after all parts of it were added."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, projection: TrainedProjection) -> Tensor:
+        ctx.projection = projection
+        ctx.set_materialize_grads(False)
+        return weight.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: None) -> tuple[Tensor | None, None]:
+        return ctx.projection.take(), None
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """`log p_t = z_t − log Σ_v exp z_v` of tokens t, for logits `z = W h + b`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, handle: Tensor, projection: TrainedProjection, places: Tensor, tokens: Tensor
+    ) -> Tensor:
+        logits = linear(hidden, projection.weight, projection.bias)
+        normalizers = logits.logsumexp(-1)
+        log_probs = logits[places, tokens] - normalizers[places]
+        ctx.save_for_backward(hidden, handle, logits.sub_(normalizers[:, None]).exp_(), places, tokens)
+        ctx.projection = projection
+        return log_probs
+
+    @staticmethod
+    def backward(ctx: Any, shares: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, handle, probabilities, places, tokens = ctx.saved_tensors
+        given = (shares, hidden, handle, ctx.projection, probabilities, places, tokens)
+        if torch.is_grad_enabled():  # a step of the edit, through which the training's backward pass will come
+            return _HiddenGradient.apply(*given), None, None, None, None
+        gradient, whole = _hidden_gradient(*given)
+        ctx.projection.add(-whole * probabilities, hidden, tokens, shares[:, None] * hidden[places])
+        return gradient, None, None, None, None
+
+
+class _HiddenGradient(torch.autograd.Function):
+    """The gradient of `Σ_t u_t log p_t` with respect to h: `Σ_t u_t (W_t − p W)`."""
+
+    @staticmethod
+    def forward(ctx: Any, shares: Tensor, hidden: Tensor, handle: Tensor, *given: Any) -> Tensor:
+        gradient, whole = _hidden_gradient(shares, hidden, handle, *given)
+        ctx.projection, probabilities, places, tokens = given
+        ctx.save_for_backward(shares, hidden, whole, probabilities, places, tokens)
+        return gradient
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        shares, hidden, whole, probabilities, places, tokens = ctx.saved_tensors
+        weight = ctx.projection.weight
+        along = gradient @ weight.T
+        mean = torch.linalg.vecdot(probabilities, along)
+        of_shares = torch.linalg.vecdot(gradient[places], weight[tokens]) - mean[places]
+        change = along.sub_(mean[:, None]).mul_(probabilities).mul_(-whole)
+        left = torch.cat([-whole * probabilities, change])
+        rows = shares[:, None] * gradient[places]
+        ctx.projection.add(left, torch.cat([gradient, hidden]), tokens, rows)
+        return of_shares, change @ weight, None, None, None, None, None
+
+
+def _hidden_gradient(
+    shares: Tensor,
+    hidden: Tensor,
+    handle: Tensor,
+    projection: TrainedProjection,
+    probabilities: Tensor,
+    places: Tensor,
+    tokens: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`Σ_t u_t (W_t − p W)` after each prefix, and `Σ_t u_t` of its tokens, of shape `(prefixes, 1)`."""
+    whole = hidden.new_zeros(len(hidden)).index_add_(0, places, shares)[:, None]
+    each = shares[:, None] * projection.weight[tokens]
+    gradient = (probabilities @ projection.weight).mul_(-whole).index_add_(0, places, each)
+    return gradient, whole
