@@ -1,6 +1,6 @@
 """The objective of Editable Training: base loss, edit loss and locality loss of one batch (paper, eq. 2–4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,7 @@ def _edit_terms(
     unused = sum(parameter for parameter in model.editor.parameters()) * 0.0
     sums = {"edit_loss": unused, "kl": logits.new_zeros((), dtype=torch.float32)}
     sums |= {name: logits.new_zeros((), dtype=torch.float32) for name in ("successes", "steps")}
+    fixed = _Sums(tail.fixed_parameters)
     chunks = torch.arange(labels.shape[0]).tensor_split(edits[0].shape[0])
     for index, chunk in enumerate(chunks):
         edit = [None if tensor is None else tensor[index : index + 1] for tensor in edits]
@@ -145,19 +146,35 @@ def _edit_terms(
         sums["steps"] = sums["steps"] + outcome.steps
         if len(chunk):
             rows = slice(int(chunk[0]), int(chunk[-1]) + 1)
-            divergence = _divergence(tail, states.rows(rows), outcome.parameters, logits[rows], labels[rows])
-            sums["kl"] = sums["kl"] + divergence
+            given = (states.rows(rows), outcome.parameters, logits[rows], labels[rows])
+            sums["kl"] = sums["kl"] + _divergence(tail, *given, fixed)
+    sums["kl"] = with_gradients(sums["kl"], [sums["kl"], *fixed.tensors], [torch.ones_like(sums["kl"]), *fixed.sums])
     return sums
 
 
+class _Sums:
+    """Sums of gradients with respect to tensors; `None` is 0."""
+
+    def __init__(self, tensors: Sequence[Tensor]):
+        self.tensors = tensors
+        self.sums: list[Tensor | None] = [None] * len(tensors)
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        for index, new in enumerate(gradients):
+            if self.sums[index] is None:
+                self.sums[index] = None if new is None else new.clone()
+            elif new is not None:
+                self.sums[index] += new
+
+
 def _divergence(
-    tail: Tail, states: TrunkStates, parameters: dict[str, Tensor], reference: Tensor, labels: Tensor
+    tail: Tail, states: TrunkStates, parameters: dict[str, Tensor], reference: Tensor, labels: Tensor, fixed: _Sums
 ) -> Tensor:
     """
     The sum of `token_kl` over a batch under edited parameters.
 
     Its gradients are taken at once, a few rows after the other, so that no more than the logits of a few rows are in
-    memory at any time.
+    memory at any time. Those with respect to what edits leave as it is are added to `fixed`, and the value has none.
     """
     size = max(1, _MOST_LOGITS // reference[0].numel())
     chunks = [slice(start, start + size) for start in range(0, len(labels), size)]
@@ -168,20 +185,15 @@ def _divergence(
     # In half precision, gradients that are not scaled vanish.
     if not torch.is_grad_enabled() or reference.dtype == torch.float16:
         return torch.stack([divergence(states, parameters, rows) for rows in chunks]).sum()
-    tensors = states.differentiable()
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    states = states.replaced(leaves)
+    inputs = [*parameters.values(), *states.differentiable()]
     edited = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
-    wanted = [*edited.values(), *leaves, *tail.fixed_parameters]
-    values, sums = [], [None] * len(wanted)
+    leaves = [tensor.detach().requires_grad_() for tensor in states.differentiable()]
+    states = states.replaced(leaves)
+    values, own = [], _Sums([*edited.values(), *leaves])
     for rows in chunks:
         value = divergence(states, edited, rows)
-        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+        gradients = torch.autograd.grad(value, [*own.tensors, *fixed.tensors], allow_unused=True)
+        own.add(gradients[: len(inputs)])
+        fixed.add(gradients[len(inputs) :])
         values.append(value.detach())
-        sums = [_added(old, new) for old, new in zip(sums, gradients, strict=True)]
-    inputs = [*parameters.values(), *tensors, *tail.fixed_parameters]
-    return with_gradients(torch.stack(values).sum(), inputs, sums)
-
-
-def _added(old: Tensor | None, new: Tensor | None) -> Tensor | None:
-    return old if new is None else new if old is None else old + new
+    return with_gradients(torch.stack(values).sum(), inputs, own.sums)
