@@ -8,7 +8,7 @@ own code with the earlier layers left out. The logits are those of the full forw
 Nothing here changes the model: modules are run through shallow copies that share its tensors, with dropout off.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -101,11 +101,7 @@ class Tail:
         if (rows := labels.shape[0] // input_ids.shape[0]) > 1:
             source = [None if tensor is None else tensor.repeat_interleave(rows, dim=0) for tensor in source]
         states = self.states(((), {}), *source, decoder_inputs(self.model, labels))
-        try:
-            self._run(self._trunk, states)
-        except Recorded:
-            return replace(states, call=self._recorder.call)
-        raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
+        return replace(states, call=self._call_in(lambda: self._run(self._trunk, states)))
 
     def states(
         self,
@@ -158,12 +154,13 @@ class Tail:
         tree = PrefixTree.of(tokens, needed)
         # What the first layer of all is given has the positions in it; it is computed for every row, and no more.
         rows = [None if tensor is None else tensor.expand(len(tokens), *tensor.shape[1:]) for tensor in source]
-        hidden = self._entering(self._trunk, self.states(((), {}), *rows, tokens), self._trunk_layers[:1])
+        whole = self.states(((), {}), *rows, tokens)
+        hidden = self._entering(lambda: self._run(self._trunk, whole), self._trunk_layers[:1])
         hidden = hidden[tree.rows, tree.columns].unsqueeze(0)
         states = PrefixStates(tree, tree.mask(hidden.dtype), hidden, self.states(((), {}), *source, tokens[:1, :1]))
         if self._trunk_layers:
             self._replay(self._trunk_layers, hidden=hidden, mask=states.mask)
-            states = replace(states, hidden=self._entering(self._trunk, states.source))
+            states = replace(states, hidden=self._entering(lambda: self._run(self._trunk, states.source)))
         return states
 
     def prefix_logits(
@@ -197,7 +194,7 @@ class Tail:
         self._set(parameters)
         self._replay(self._tail_layers, hidden=states.hidden, mask=states.mask)
         with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
-            return self._entering(self._tail, states.source, [self._head])[0]
+            return self._entering(lambda: self._run(self._tail, states.source), [self._head])[0]
 
     @property
     def projection(self) -> tuple[Tensor, Tensor | None] | None:
@@ -205,7 +202,7 @@ class Tail:
         Weight, of shape `(vocabulary, hidden)`, and bias by which logits come from what `prefix_hidden` gives. `None`
         if they do so in another way, or in less than single precision.
         """
-        if not _EXACT[type(self.model), type(self.model.get_decoder())]:
+        if not _EXACT.get((type(self.model), type(self.model.get_decoder()))):
             return None
         weight = self._head.layer.weight
         precise = weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(weight.device.type)
@@ -225,21 +222,25 @@ class Tail:
         parts = [part.flatten() for part in (own, after) if part is not None and bool(part.any())]
         return sum(parts) if parts else None
 
-    def _entering(self, model: PreTrainedModel, states: TrunkStates, before: Sequence[Replay] = ()) -> Tensor:
-        """What the first edited layer is given in a pass of the trunk; or else what the module `before` is given."""
+    def _call_in(self, run: Callable[[], Any], before: Sequence[Replay] = ()) -> tuple[tuple, dict[str, Any]]:
+        """How the first edited layer is called in a pass of the trunk; or else how the module `before` is called."""
         own = [layer.layer for layer in before]
         for layer in before:
             layer.layer = self._recorder
         try:
-            self._run(model, states)
+            run()
         except Recorded:
-            args, kwargs = self._recorder.call
-            return args[0] if args else kwargs["hidden_states"]
+            return self._recorder.call
         finally:
             self._replay(self._trunk_layers)
             for layer, original in zip(before, own, strict=True):
                 layer.layer = original
         raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
+
+    def _entering(self, run: Callable[[], Any], before: Sequence[Replay] = ()) -> Tensor:
+        """The hidden states that a module is called with: see `_call_in`."""
+        args, kwargs = self._call_in(run, before)
+        return args[0] if args else kwargs["hidden_states"]
 
     @staticmethod
     def _replay(
@@ -268,12 +269,7 @@ class Tail:
         Returns:
             `torch.Tensor` of shape `(rows, 1, hidden)`: what the first edited layer is given.
         """
-        try:
-            self._step(self._trunk, tokens, encoder_states, attention_mask, cache)
-        except Recorded:
-            args, kwargs = self._recorder.call
-            return args[0] if args else kwargs["hidden_states"]
-        raise EditableTypeError(f"{type(self.model).__name__} skipped its decoder layers, so they cannot be edited.")
+        return self._entering(lambda: self._step(self._trunk, tokens, encoder_states, attention_mask, cache))
 
     def tail_step(
         self,
@@ -301,9 +297,11 @@ class Tail:
         """
         self._set(self.parameters)
         self._replay(self._tail_layers, hidden=hidden)
-        return self._step(
-            self._tail, tokens, encoder_states, attention_mask, cache, decoder_attention_mask=visible
-        ).logits
+        given = (self._tail, tokens, encoder_states, attention_mask, cache, visible)
+        projection = self.projection
+        if projection is None:
+            return self._step(*given).logits
+        return nn.functional.linear(self._entering(lambda: self._step(*given), [self._head]), *projection)
 
     def _set(self, parameters: Mapping[str, Tensor]) -> None:
         for name, value in parameters.items():
@@ -337,7 +335,7 @@ class Tail:
             )
         is_linear = self._head is not None
         if is_linear:
-            hidden = self._entering(self._tail, states, [self._head])
+            hidden = self._entering(lambda: self._run(self._tail, states), [self._head])
             own = nn.functional.linear(hidden, self._head.layer.weight, self._logits_bias())
             is_linear = bool(torch.isclose(own, found, equal_nan=True).all())
         _EXACT[type(self.model), type(self.model.get_decoder())] = is_linear
@@ -356,16 +354,21 @@ class Tail:
 
     @staticmethod
     def _step(
-        model: PreTrainedModel, tokens: Tensor, encoder_states: Tensor, mask: Tensor, cache: Cache, **options: Any
+        model: PreTrainedModel,
+        tokens: Tensor,
+        encoder_states: Tensor,
+        mask: Tensor,
+        cache: Cache,
+        visible: Tensor | None = None,
     ) -> Any:
         return model(
             encoder_outputs=encoder_output(encoder_states),
             attention_mask=mask,
             decoder_input_ids=tokens,
+            decoder_attention_mask=visible,
             past_key_values=cache,
             use_cache=True,
             return_dict=True,
-            **options,
         )
 
     @staticmethod

@@ -233,11 +233,14 @@ class _Selection:
             `tuple(torch.LongTensor, torch.BoolTensor)` of shapes `(sources, beams)` and `(sources,)`: which beam each
             comes from, and whether the search of the source is over.
         """
-        scores = logits.to(torch.float32).log_softmax(-1)
+        scores, before = logits.to(torch.float32), beams.running_scores
+        normalizers = scores.logsumexp(-1)
         if self._processors:
+            scores = scores - normalizers[:, :, None]
             flat = self._processors(beams.running[:, :, :length].flatten(0, 1), scores.flatten(0, 1))
-            scores = flat.view_as(scores)
-        scores, tokens, parents = self._candidates(scores, beams.running_scores)
+            scores, tokens, parents = self._candidates(flat.view_as(scores), before)
+        else:  # what is the same for all tokens does not change their order
+            scores, tokens, parents = self._candidates(scores, before - normalizers)
         if length == beams.running.shape[-1]:
             wider = torch.full_like(beams.running, self.padding)
             beams.running, beams.finished = (torch.cat([part, wider], -1) for part in (beams.running, beams.finished))
@@ -259,11 +262,11 @@ class _Selection:
         beams.ancestors = beams.ancestors.gather(1, parents[:, :, None].expand(-1, -1, beams.ancestors.shape[-1]))
         return parents, over
 
-    def _candidates(self, log_probs: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best continuations, one more than are kept: scores, tokens and the beams that they continue."""
-        count, beams, vocabulary = log_probs.shape
+    def _candidates(self, scores: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best continuations, one more than are kept: sums, tokens and the beams that they continue."""
+        count, beams, vocabulary = scores.shape
         each = min(self._kept + 1, vocabulary)
-        values, tokens = _largest(log_probs.flatten(0, 1), each)
+        values, tokens = _largest(scores.flatten(0, 1), each)
         total = (values.view(count, beams, each) + running[:, :, None]).flatten(1)
         best, at = total.topk(min(self._kept + 1, total.shape[1]))
         return best, tokens.view(count, -1).gather(1, at), at // each
