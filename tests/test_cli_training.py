@@ -84,6 +84,7 @@ def test_editable_training_end_to_end(folders, caplog):
     Dataset.from_list([*edits, long_edit]).save_to_disk(folders / "more_edits")
     options = [
         *("--edit_learning_rate", "0.02", "--edit_optimizer", "adam", "--layers_to_transform", "-2", "-1"),
+        *("--checkpoint_edits", "true"),
         *("--c_loc", "2", "--dropout", "0", "--predict_with_generate", "--edits_dir", str(folders / "more_edits")),
     ]
     assert train_editable.main(editable_command(folders, "trained", *options)) == 0
@@ -93,6 +94,7 @@ def test_editable_training_end_to_end(folders, caplog):
     assert config["architectures"] == ["MarianMTModel"]
     saved = config["editable"]
     assert (saved["optimizer"], saved["layers_to_transform"], saved["c_loc"]) == ("adam", [-2, -1], 2)
+    assert saved["checkpoint_edits"] is True
     assert 0.018 < saved["learning_rate"] < 0.022 and saved["learning_rate"] != 0.02
     assert any(log["edit_steps"] > 0 for log in logs(folders / "trained"))
     assert "eval_bleu" in json.loads((folders / "trained" / "eval_results.json").read_text())

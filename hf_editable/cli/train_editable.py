@@ -80,6 +80,10 @@ class EditArguments:
     learn_coefficients: bool | None = field(
         default=None, metadata={"help": "Whether training also learns the edit's own step size and decay."}
     )
+    checkpoint_edits: bool | None = field(
+        default=None,
+        metadata={"help": "Whether to take each step of an edit again in the backward pass instead of keeping it."},
+    )
 
     def overrides(self) -> dict[str, object]:
         """Fields of `EditConfig` that were given."""
