@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from .errors import EditableFileError
+from .files import write_json
 
 
 logger = logging.get_logger(__name__)
@@ -50,8 +51,7 @@ def write_patch(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         "edited_tensors": sorted(whole),
         "format_version": FORMAT_VERSION,
     }
-    text = json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_NAME, written)
 
 
 def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

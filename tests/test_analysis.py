@@ -326,5 +326,9 @@ def test_unusable_folders_raise(analyze, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EditableFileError, match="is a file"):
         analyze(output_dir=tmp_path / "file")
-    with pytest.raises(EditableFileError, match=r"holds no whole analysis\.json and divergences\.npy"):
+    with pytest.raises(EditableFileError, match=r"holds no whole analysis\.json"):
+        EditAnalysis.load(tmp_path)
+    analyze().save(tmp_path)
+    (tmp_path / "divergences.npy").unlink()
+    with pytest.raises(EditableFileError, match=r"divergences\.npy"):
         EditAnalysis.load(tmp_path)

@@ -321,5 +321,5 @@ def test_a_damaged_report_is_an_error(in_order, tmp_path):
     in_order[0].save(tmp_path)
     values = json.loads((tmp_path / "corrections.json").read_text())
     (tmp_path / "corrections.json").write_text(json.dumps({"rows": values["rows"]}))
-    with pytest.raises(EditableFileError, match=r"holds no whole corrections\.json \('impact'\)"):
+    with pytest.raises(EditableFileError, match=r"holds no whole corrections\.json \(KeyError: 'impact'\)"):
         BulkReport.load(tmp_path)

@@ -1,9 +1,9 @@
-"""Folders are written whole or not at all."""
+"""Folders are written whole or not at all, and what is read from them is whole."""
 
 import pytest
 
 from hf_editable import EditableFileError
-from hf_editable.files import whole_folder
+from hf_editable.files import read_saved, whole_folder, write_json
 
 
 def test_nothing_is_seen_before_the_end(tmp_path):
@@ -38,3 +38,30 @@ def test_a_file_in_the_way(tmp_path):
     with pytest.raises(EditableFileError, match="taken' is a file"), whole_folder(tmp_path / "taken"):
         pass
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_json_comes_back(tmp_path):
+    values = {"zwei": ["ä", 0.1], "eins": None}
+    write_json(tmp_path / "values.json", values)
+    assert "ä" in (tmp_path / "values.json").read_text(encoding="utf-8")
+    assert read_saved(tmp_path, "values.json", lambda found: found, "this test") == values
+
+
+@pytest.mark.parametrize(
+    ("text", "build"),
+    [
+        (None, list),
+        ("{", list),
+        ("\ud800".encode("utf-8", "surrogatepass"), list),
+        ("[" * 100_000, list),
+        ("{}", lambda values: values["name"]),
+        ("[]", lambda values: values["name"]),
+        ("3", list),
+        ("{}", lambda values: values.name),
+    ],
+)
+def test_damaged_json_is_an_error(tmp_path, text, build):
+    if text is not None:
+        (tmp_path / "values.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(EditableFileError, match=r"holds no whole values\.json \(.*This test writes one"):
+        read_saved(tmp_path, "values.json", build, "This test")

@@ -1,6 +1,5 @@
 """Which test sentences single edits change, and how alike the edits of a model are: the paper's section 4.2."""
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,7 @@ def _write(output_dir: str, analyses: "list[EditAnalysis]", command: str) -> Non
     """Write the analyses, with the command that made them, and their tables and picture."""
     from ..evaluation.analysis import ANALYSIS_NAME
     from ..evaluation.analysis_report import describe_picture, format_analyses, plot_analyses
-    from ..files import whole_folder
+    from ..files import whole_folder, write_json
 
     for analysis in analyses:
         analysis.summary["command"] = command
@@ -71,7 +70,7 @@ def _write(output_dir: str, analyses: "list[EditAnalysis]", command: str) -> Non
     }
     with whole_folder(output_dir) as folder:
         (folder / "table.md").write_text(tables, encoding="utf-8")
-        (folder / ANALYSIS_NAME).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(folder / ANALYSIS_NAME, content)
         plot_analyses(analyses, folder / "analysis.png")
     tell(tables.rstrip("\n"), models=content["models"], output_dir=output_dir)
 

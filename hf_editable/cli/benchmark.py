@@ -1,6 +1,5 @@
 """Time edits, training steps and mining against plain ways of doing the same, and take the peak memory of both."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +69,7 @@ def _benchmark(argv: list[str] | None) -> None:
 
     from ..benchmark import table
     from ..evaluation.settings import machine, versions
-    from ..files import check_folder, whole_folder
+    from ..files import check_folder, whole_folder, write_json
 
     (arguments,) = parse_arguments([BenchmarkArguments], argv, __doc__)
     check_folder(arguments.output_dir)
@@ -85,8 +84,7 @@ def _benchmark(argv: list[str] | None) -> None:
     }
     text = table(rows)
     with whole_folder(arguments.output_dir) as folder:
-        report = json.dumps({"summary": summary, "rows": rows}, indent=2, sort_keys=True)
-        (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+        write_json(folder / "report.json", {"summary": summary, "rows": rows})
         (folder / "table.md").write_text(text + "\n", encoding="utf-8")
     tell(text, summary=summary, rows=rows)
 

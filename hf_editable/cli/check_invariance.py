@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EditableError, EditableFileError, EditableValueError
-from ..files import check_folder, whole_folder
+from ..files import check_folder, whole_folder, write_json
 from . import parse_arguments, run_main, tell
 from .measuring import command_line
 
@@ -211,7 +211,7 @@ def _check(argv: list[str] | None) -> None:
         text = "".join(f"- {name}: {value}\n" for name, value in info.items())
         info["runs"] = rows
         with whole_folder(arguments.output_dir) as folder:
-            (folder / "invariance.json").write_text(json.dumps(info, indent=2, sort_keys=True) + "\n")
+            write_json(folder / "invariance.json", info)
             (folder / "invariance.md").write_text(f"# Invariance of training\n\n{table}\n\n{text}", encoding="utf-8")
     if different := [row for row in rows if row.get("difference", 0.0) > arguments.tolerance]:
         raise EditableError(f"{len(different)} of {len(rows)} runs differ by more than {arguments.tolerance:g}.")

@@ -1,6 +1,5 @@
 """Check that edited models' translations from a record equal those of `generate`, and time both in turn."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -66,7 +65,7 @@ def _check(argv: list[str] | None) -> None:
     from ..decoding import frozen
     from ..evaluation.settings import choose_rows, machine, versions
     from ..evaluation.test_set import EncodedTestSet
-    from ..files import check_folder, whole_folder
+    from ..files import check_folder, whole_folder, write_json
     from ..tail import Tail
 
     (arguments,) = parse_arguments([CheckArguments], argv, __doc__)
@@ -105,8 +104,7 @@ def _check(argv: list[str] | None) -> None:
     }
     table = _table(summary)
     with whole_folder(arguments.output_dir) as folder:
-        report = json.dumps({"summary": summary, "rows": rows}, indent=2, sort_keys=True)
-        (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+        write_json(folder / "report.json", {"summary": summary, "rows": rows})
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
     tell(table, summary=summary)
     if summary["different"]:

@@ -106,7 +106,7 @@ def _prepare(argv: list[str] | None) -> None:
 def _write(args: PrepareDataArguments) -> None:
     from transformers.utils import logging
 
-    from ..files import whole_folder
+    from ..files import whole_folder, write_json
 
     logger = logging.get_logger(__name__)
     output = _check_output(args)
@@ -123,7 +123,7 @@ def _write(args: PrepareDataArguments) -> None:
             tokenizer, info["encoding_agreement"] = _train_tokenizer(args, data)
             tokenizer.save_pretrained(folder / "tokenizer")
             info["vocab_size"] = len(tokenizer)
-        (folder / INFO_FILE).write_text(json.dumps(info, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(folder / INFO_FILE, info)
         if args.overwrite:
             shutil.rmtree(output, ignore_errors=True)
     logger.warning(f"Wrote {output}: {json.dumps({key: info[key] for key in info if key != 'arguments'})}")

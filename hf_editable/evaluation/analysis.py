@@ -1,6 +1,5 @@
 """Which sentences an edit changes, and how alike the edits of a model are (paper, section 4.2)."""
 
-import json
 import os
 import statistics
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, frozen
-from ..errors import EditableFileError, EditableValueError
-from ..files import whole_folder
+from ..errors import EditableValueError
+from ..files import read_saved, whole_folder, write_json
 from ..journal import FinishedRows, fingerprint_model, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import on_main
@@ -68,9 +67,8 @@ class EditAnalysis:
         Raises:
             EditableFileError: if `output_dir` is a file.
         """
-        content = {"summary": self.summary, "edits": self.edits}
         with whole_folder(output_dir) as folder:
-            (folder / ANALYSIS_NAME).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            write_json(folder / ANALYSIS_NAME, {"summary": self.summary, "edits": self.edits})
             np.save(folder / MATRIX_NAME, self.divergences)
 
     @classmethod
@@ -81,15 +79,11 @@ class EditAnalysis:
         Raises:
             EditableFileError: if there is no whole analysis in the folder.
         """
-        folder = Path(output_dir)
-        try:
-            content = json.loads((folder / ANALYSIS_NAME).read_text(encoding="utf-8"))
-            return cls(content["summary"], content["edits"], np.load(folder / MATRIX_NAME))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EditableFileError(
-                f"{os.fspath(output_dir)!r} holds no whole {ANALYSIS_NAME} and {MATRIX_NAME} ({error}). "
-                "EditAnalysis.save writes them."
-            ) from error
+
+        def build(values: dict[str, Any]) -> "EditAnalysis":
+            return cls(values["summary"], values["edits"], np.load(Path(output_dir) / MATRIX_NAME))
+
+        return read_saved(output_dir, ANALYSIS_NAME, build, "EditAnalysis.save")
 
 
 def analyze_edits(

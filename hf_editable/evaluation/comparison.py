@@ -1,6 +1,5 @@
 """Editors, or edited parameters, next to each other: each tuned on validation edits, then measured on test edits."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -12,8 +11,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..errors import EditableFileError, EditableValueError
-from ..files import check_folder, whole_folder
+from ..errors import EditableValueError
+from ..files import check_folder, read_saved, whole_folder, write_json
 from ..modeling import EditableMixin
 from ..processes import on_main
 from ..tail import Tail
@@ -96,8 +95,7 @@ class Comparison:
             EditableFileError: if `output_dir` is a file.
         """
         with whole_folder(output_dir) as folder:
-            content = json.dumps(self.to_dict(), indent=2, sort_keys=True)
-            (folder / COMPARISON_NAME).write_text(content + "\n", encoding="utf-8")
+            write_json(folder / COMPARISON_NAME, self.to_dict())
             (folder / "table.md").write_text(self.markdown(), encoding="utf-8")
             plot_comparison(self, folder / "comparison.png")
 
@@ -109,14 +107,11 @@ class Comparison:
         Raises:
             EditableFileError: if there is no whole comparison in the folder.
         """
-        path = Path(output_dir) / COMPARISON_NAME
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+
+        def build(values: dict[str, Any]) -> "Comparison":
             return cls([ComparedVariant.from_dict(variant) for variant in values["variants"]], values["settings"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EditableFileError(
-                f"{os.fspath(output_dir)!r} holds no whole {COMPARISON_NAME} ({error}). Comparison.save writes one."
-            ) from error
+
+        return read_saved(output_dir, COMPARISON_NAME, build, "Comparison.save")
 
     def markdown(self) -> str:
         """The table, one row a variant, and how it was made."""

@@ -1,15 +1,14 @@
 """What reports have in common: plain JSON values in a folder, with a table and a picture."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import EditableFileError, EditableValueError
-from ..files import whole_folder
+from ..errors import EditableValueError
+from ..files import read_saved, whole_folder, write_json
 from ..processes import on_main
 from .markup import table
 from .statistics import BOOTSTRAP_RESAMPLES
@@ -51,7 +50,7 @@ class JsonReport:
             EditableFileError: if `output_dir` is a file.
         """
         with whole_folder(output_dir) as folder:
-            (folder / REPORT_NAME).write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
+            write_json(folder / REPORT_NAME, self.to_dict())
             (folder / "report.md").write_text(f"# {self.title()}\n\n{self.markdown()}", encoding="utf-8")
             self.plot([self], folder / self.picture)
 
@@ -63,13 +62,7 @@ class JsonReport:
         Raises:
             EditableFileError: if there is no whole report in the folder.
         """
-        path = Path(output_dir) / REPORT_NAME
-        try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EditableFileError(
-                f"{os.fspath(output_dir)!r} holds no whole {REPORT_NAME} ({error}). {cls.__name__}.save writes one."
-            ) from error
+        return read_saved(output_dir, REPORT_NAME, cls.from_dict, f"{cls.__name__}.save")
 
     @classmethod
     def load_finished(cls, output_dir: str | os.PathLike) -> "JsonReport | None":

@@ -1,17 +1,14 @@
 """What a list of corrections came to: one row each, and what all of them changed."""
 
-import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers.utils import ExplicitEnum
 
-from ..errors import EditableFileError
 from ..evaluation.markup import escape, table, to_html
-from ..files import whole_folder
+from ..files import read_saved, whole_folder, write_json
 from .impact_report import ImpactReport
 
 
@@ -86,9 +83,8 @@ class BulkReport:
             EditableFileError: if `folder` is a file.
         """
         markdown = self.markdown()
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)
         with whole_folder(folder) as temporary:
-            (temporary / JSON_NAME).write_text(text + "\n", encoding="utf-8")
+            write_json(temporary / JSON_NAME, self.to_dict())
             (temporary / MARKDOWN_NAME).write_text(markdown, encoding="utf-8")
             (temporary / HTML_NAME).write_text(to_html(markdown, "Corrections", {}), encoding="utf-8")
 
@@ -100,12 +96,7 @@ class BulkReport:
         Raises:
             EditableFileError: if there is no whole report in the folder.
         """
-        try:
-            return cls.from_dict(json.loads((Path(folder) / JSON_NAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EditableFileError(
-                f"{os.fspath(folder)!r} holds no whole {JSON_NAME} ({error}). BulkReport.save writes one."
-            ) from error
+        return read_saved(folder, JSON_NAME, cls.from_dict, "BulkReport.save")
 
     def markdown(self) -> str:
         """The counts, a table of all corrections, why some were not made, and what all of them changed."""

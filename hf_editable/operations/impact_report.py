@@ -1,15 +1,12 @@
 """The result of an impact gate: scores, every changed translation side by side, corrections kept and lost."""
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..errors import EditableFileError
 from ..evaluation.markup import escape, mark_words, table, to_html
-from ..files import whole_folder
+from ..files import read_saved, whole_folder, write_json
 from .corrections import Correction
 
 
@@ -210,14 +207,9 @@ class ImpactReport:
         markdown = self.markdown()
         title = "Impact of an edit" if self.source is None else f"Impact of {self.source} → {self.target}"
         with whole_folder(folder) as temporary:
-            self.write(temporary)
+            write_json(temporary / IMPACT_NAME, self.to_dict())
             (temporary / "impact.md").write_text(markdown, encoding="utf-8")
             (temporary / "impact.html").write_text(to_html(markdown, title, {}), encoding="utf-8")
-
-    def write(self, folder: Path) -> None:
-        """Write `impact.json` alone into an existing folder."""
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)
-        (folder / IMPACT_NAME).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "ImpactReport":
@@ -227,12 +219,7 @@ class ImpactReport:
         Raises:
             EditableFileError: if there is no whole `impact.json` in the folder.
         """
-        try:
-            return cls.from_dict(json.loads((Path(folder) / IMPACT_NAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise EditableFileError(
-                f"{os.fspath(folder)!r} holds no whole {IMPACT_NAME} ({error!r:.200}). ImpactReport.save writes one."
-            ) from error
+        return read_saved(folder, IMPACT_NAME, cls.from_dict, "ImpactReport.save")
 
 
 def marked(before: str, after: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 from transformers.utils import logging
 
 from ..errors import EditableFileError
+from ..files import write_json
 from ..model_card import installed_versions
 from .corrections import Correction
 from .store_files import sync
@@ -97,9 +98,8 @@ class Manifest:
         """Replace `store.json` in one step, which lasts when this returns. The caller holds the lock."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         values |= {"edits": [_edit_values(edit) for edit in self.edits], "format_version": FORMAT_VERSION}
-        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
         new = folder / f".{MANIFEST_NAME}.new"
-        new.write_text(text + "\n", encoding="utf-8")
+        write_json(new, values)
         sync(new)
         os.replace(new, folder / MANIFEST_NAME)
         sync(folder)

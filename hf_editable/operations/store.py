@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..configuration import EditConfig
 from ..edit_result import EditResult
 from ..errors import EditableFileError, EditableTypeError, EditableValueError, EditRefusedError
-from ..files import check_folder, whole_folder
+from ..files import check_folder, whole_folder, write_json
 from ..patch_files import fingerprint, write_patch
 from ..patches import EditPatch, applied_patches
 from ..tail import Tail
@@ -22,7 +22,7 @@ from .contents import Contents, find, model_weights, named_corrections
 from .corrections import Correction
 from .edit_diff import EditDiff
 from .impact import ImpactGate
-from .impact_report import ImpactReport
+from .impact_report import IMPACT_NAME, ImpactReport
 from .manifest import MANIFEST_NAME, Manifest, StoredEdit, corrections_of
 from .redo import RevertResult, decoded_all, one_editor, redo_edits, weigh
 from .store_files import BASE, EDITS, GIT_FILES, clear, exclusive, sync, sync_tree
@@ -385,5 +385,5 @@ class EditStore:
         folder = self._path / EDITS / edit.folder
         patch.save_pretrained(folder)
         if impact is not None:
-            impact.write(folder)
+            write_json(folder / IMPACT_NAME, impact.to_dict())
         sync_tree(folder)
