@@ -17,6 +17,7 @@ from hf_editable import (
     EditConfig,
     EditPatch,
 )
+from hf_editable.cli import list_edits
 from hf_editable.operations import (
     ChangedTranslation,
     EditStore,
@@ -141,6 +142,18 @@ def test_show_and_diff_tell_what_an_edit_is(store, editor):
     assert {each.norm for each in by_name.values()} == {0.0}
     assert diff.translations == [ChangedTranslation("s", "old", "new")]
     assert json.loads(json.dumps(diff.to_dict()))["edit"]["id"] == second.id
+
+
+def test_tensors_of_zeros_are_listed_too(tmp_path, editor, capsys):
+    with torch.no_grad():
+        for tensor in editor.parameters.values():
+            tensor.zero_()
+    store = EditStore.create(tmp_path / "zeros", editor.model)
+    store.add(editor.edit("2 b", "1002"))
+    assert list_edits.main(["0001", "--store", store.path]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "moved" in line]
+    assert editor.name in lines[0] and lines[0].endswith("moved from 0 to a norm of 1e+03")
+    assert len(lines) == 5 and lines[1].endswith("moved from 0 to a norm of 0")
 
 
 def test_an_edit_that_its_gate_refused_is_not_taken(store, editor):
