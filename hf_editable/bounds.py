@@ -66,11 +66,12 @@ class LeadingScores:
         places (`torch.LongTensor` of shape `(batch, length)`): the prefix after which each token comes.
         labels (`torch.LongTensor` of shape `(batch, length)`): the tokens, −100 on padding.
         terms (`Callable`): by how much each translation but the first outranks the first, from log-probabilities.
-        bound ([`NormalizerBound`], *optional*): with all labels among its tokens; `None` computes everything.
+        bound ([`NormalizerBound`], *optional*):
+            with all labels among its tokens; `None` makes one from what comes after the first two translations.
 
     Attributes:
         log_probs (`torch.Tensor` of shape `(batch, length)`): 0 on padding.
-        bound ([`NormalizerBound`]): the one given, or one for states near these.
+        bound ([`NormalizerBound`]): the one given, or a better one for states near these.
     """
 
     def __init__(
@@ -88,16 +89,17 @@ class LeadingScores:
         # Where the predictions after a prefix are, if they are known.
         self._rows = torch.full((len(hidden),), -1, device=hidden.device)
         self._known: list[Tensor] = []
+        self._normalizers = hidden.new_zeros(len(hidden))
+        is_first = bound is None
         if bound is None:
-            self._normalizers = hidden.new_empty(len(hidden))
-            logits = self._predict(torch.arange(len(hidden), device=hidden.device))
-            self._logits = logits[places, self._tokens]
-            self.bound = NormalizerBound(*projection, self._known[0], self._tokens)
-        else:
-            few, self._normalizers = bound(hidden)
-            self._logits = few[places, torch.searchsorted(bound.tokens, self._tokens)]
-            self.bound = bound
+            self._predict(places[:2][self._needed[:2]].unique())
+            bound = NormalizerBound(*projection, self._predictions(), self._tokens)
+        few, bounds = bound(hidden)
+        self._normalizers = torch.where(self._rows < 0, bounds, self._normalizers)
+        self._logits = few[places, torch.searchsorted(bound.tokens, self._tokens)]
         self.log_probs = self._search()
+        # Of competitors, there are predictions only now.
+        self.bound = NormalizerBound(*projection, self._predictions(), self._tokens) if is_first else bound
 
     def gradient(self) -> Tensor:
         """Derivatives of the largest term with respect to the hidden states, of their shape."""
@@ -110,19 +112,20 @@ class LeadingScores:
         gradient = torch.zeros_like(self._hidden).index_add_(0, places, each)
         whole = torch.zeros_like(self._normalizers).index_add_(0, places, shares)
         (rows,) = whole.nonzero(as_tuple=True)
-        known = self._known[0] if len(self._known) == 1 else torch.cat(self._known)
-        gradient[rows] -= whole[rows, None] * (known[self._rows[rows]] @ weight)
+        gradient[rows] -= whole[rows, None] * (self._predictions()[self._rows[rows]] @ weight)
         return gradient
 
-    def _predict(self, chosen: Tensor) -> Tensor:
-        """Predict the whole vocabulary after some prefixes; gives the logits."""
+    def _predictions(self) -> Tensor:
+        return self._known[0] if len(self._known) == 1 else torch.cat(self._known)
+
+    def _predict(self, chosen: Tensor) -> None:
+        """Predict the whole vocabulary after some prefixes."""
         start = sum(map(len, self._known))
         self._rows[chosen] = torch.arange(start, start + len(chosen), device=chosen.device)
         logits = linear(self._hidden[chosen], *self._projection)
         self._known.append(logits.softmax(-1))
         largest, at = self._known[-1].max(-1, keepdim=True)
         self._normalizers[chosen] = (logits.gather(-1, at) - largest.log())[:, 0]
-        return logits
 
     def _search(self) -> Tensor:
         wanted = torch.zeros(len(self._places), dtype=torch.bool, device=self._places.device)
