@@ -13,6 +13,7 @@ from .measuring import DecodingArguments, EditsArguments, command_line
 
 
 if TYPE_CHECKING:
+    from ..collator import DataCollatorForEditableSeq2Seq
     from ..evaluation.test_set import EncodedTestSet
     from ..modeling import EditableMixin
 
@@ -31,12 +32,8 @@ class CheckArguments(DecodingArguments, EditsArguments):
 
 
 def _timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:
-    import torch
-
     start = time.perf_counter()
-    result = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    result = work()  # texts, so a GPU is done
     return result, time.perf_counter() - start
 
 
@@ -58,39 +55,48 @@ def _rows(arguments: CheckArguments, model: "EditableMixin", test_set: "EncodedT
         yield {"steps": result.steps, "different": different, **seconds}
 
 
-def _check(argv: list[str] | None) -> None:
-    from transformers.utils import logging
-
-    from ..collator import DataCollatorForEditableSeq2Seq
+def _recorded(
+    arguments: CheckArguments, model: "EditableMixin", collator: "DataCollatorForEditableSeq2Seq"
+) -> "tuple[EncodedTestSet, int, float]":
+    """The test set with a record of the search, its size, and the seconds that recording took."""
     from ..decoding import frozen
-    from ..evaluation.settings import choose_rows, machine, versions
+    from ..evaluation.settings import choose_rows
     from ..evaluation.test_set import EncodedTestSet
-    from ..files import check_folder, whole_folder, write_json
     from ..tail import Tail
 
-    (arguments,) = parse_arguments([CheckArguments], argv, __doc__)
-    check_folder(arguments.output_dir)
-    model, tokenizer = load_model(arguments.model_name_or_path), load_tokenizer(arguments.model_name_or_path)
-    collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
-    columns, seed = ("source", "target"), arguments.seed
     data = load_data(arguments.data_dir, arguments.split)[arguments.split]
-    sentences = list(choose_rows("the test set", data, columns, arguments.num_test, seed).values())
-    edits = load_edits(arguments.edits_dir)
-    edits = choose_rows("edits", edits, (*columns, "alternatives"), arguments.num_edits, seed).values()
-    inputs = [collator.edit_inputs(edit, model.device) for edit in edits]
+    sentences = choose_rows("the test set", data, ("source", "target"), arguments.num_test, arguments.seed).values()
     limits = {"num_beams": arguments.num_beams, "max_new_tokens": arguments.max_new_tokens}
     with frozen(model):
-        encoding = (model, Tail(model, model.edit_config), collator, sentences, arguments.batch_size)
+        encoding = (model, Tail(model, model.edit_config), collator, list(sentences), arguments.batch_size)
         test_set = EncodedTestSet(*encoding, EncodedTestSet(*encoding).translate(model, **limits))
         max_bytes = int(arguments.record_gigabytes * 1e9)
         _, seconds = _timed(lambda: test_set.record(**limits, max_bytes=max_bytes))
     if test_set.describe_record() is None:
         raise EditableError(f"The search of a {type(model).__name__} was not recorded. Set --record_gigabytes.")
+    return test_set, len(sentences), seconds
+
+
+def _check(argv: list[str] | None) -> None:
+    from transformers.utils import logging
+
+    from ..collator import DataCollatorForEditableSeq2Seq
+    from ..evaluation.settings import choose_rows, machine, versions
+    from ..files import check_folder, whole_folder, write_json
+
+    (arguments,) = parse_arguments([CheckArguments], argv, __doc__)
+    check_folder(arguments.output_dir)
+    model, tokenizer = load_model(arguments.model_name_or_path), load_tokenizer(arguments.model_name_or_path)
+    collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+    columns, edits = ("source", "target", "alternatives"), load_edits(arguments.edits_dir)
+    edits = choose_rows("edits", edits, columns, arguments.num_edits, arguments.seed).values()
+    inputs = [collator.edit_inputs(edit, model.device) for edit in edits]
+    test_set, count, seconds = _recorded(arguments, model, collator)
     rows = list(logging.tqdm(_rows(arguments, model, test_set, inputs), total=len(inputs), desc="Checking edits"))
     times = {name: [row[f"{name}_seconds"] for row in rows] for name in ("generate", "record")}
     summary = {
         "edits": len(rows),
-        "sentences": len(sentences),
+        "sentences": count,
         "different": sum(row["different"] for row in rows),
         "generate_seconds": statistics.median(times["generate"]),
         "record_seconds": statistics.median(times["record"]),

@@ -1,11 +1,9 @@
 """Compare ways to edit one model on the same edits and test set: its editor, with penalties, fine-tuning, a table."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import EditableValueError
-from . import parse_arguments, run_main, tell
+from . import parse_arguments, run_main
 from .languages import LanguageArguments
 from .loading import load_data, load_edits
 from .measuring import (
@@ -16,11 +14,8 @@ from .measuring import (
     command_line,
     load_editable,
     report_folder,
+    write_reports,
 )
-
-
-if TYPE_CHECKING:
-    from ..evaluation import EditReport
 
 
 @dataclass(kw_only=True)
@@ -41,27 +36,11 @@ class MethodsArguments(MeasuringArguments):
             )
 
 
-def _write(output_dir: str, reports: "list[EditReport]", command: str) -> None:
-    """Write the reports, with the command that made them, and their table and picture."""
-    from ..evaluation import format_table
-    from ..evaluation.json_report import PICTURE_NAME
-    from ..evaluation.methods_plot import plot_methods
-    from ..files import whole_folder
-
-    for report in reports:
-        report.summary["command"] = command
-        report.save(report_folder(output_dir, report.summary["name"]))
-    table = format_table(reports)
-    with whole_folder(output_dir) as folder:
-        (folder / "table.md").write_text(table + "\n", encoding="utf-8")
-        plot_methods(reports, folder / PICTURE_NAME)
-    tell(table, methods=[report.summary for report in reports], output_dir=output_dir)
-
-
 def _compare(argv: list[str] | None) -> None:
     kinds = (MethodsArguments, ScoreArguments, MethodArguments, LanguageArguments)
     arguments, scores, settings, languages = parse_arguments(kinds, argv, __doc__)
     from ..evaluation import evaluate_edits
+    from ..evaluation.methods_plot import plot_methods
     from ..files import check_folder
     from ..processes import on_main
 
@@ -74,12 +53,9 @@ def _compare(argv: list[str] | None) -> None:
     options = {**arguments.options(), **vars(scores)}
     reports = []
     for name, method in made.items():
-        folder: Path = report_folder(arguments.output_dir, name)
-        report = evaluate_edits(
-            model, tokenizer, edits, test_set, name=name, output_dir=folder, method=method, **options
-        )
-        reports.append(report)
-    on_main(lambda: _write(arguments.output_dir, reports, command_line(argv)))
+        own = {"name": name, "output_dir": report_folder(arguments.output_dir, name), "method": method}
+        reports.append(evaluate_edits(model, tokenizer, edits, test_set, **own, **options))
+    on_main(lambda: write_reports(arguments.output_dir, reports, command_line(argv), "methods", plot_methods))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,20 +3,16 @@
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EditableValueError
 from . import parse_arguments, run_main
 from .languages import LanguageArguments
-from .loading import load_data, load_edits
 from .measuring import MeasuringArguments, MethodArguments, ModelsArguments, ScoreArguments, measure_models
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from ..evaluation import EditReport
-    from ..evaluation.methods import EditMethod
     from ..modeling import EditableMixin
 
 
@@ -55,14 +51,7 @@ class EvaluationArguments(MeasuringArguments):
 
 
 def _measure(
-    arguments: EvaluationArguments,
-    models: ModelsArguments,
-    scores: ScoreArguments,
-    model: "EditableMixin",
-    tokenizer: "PreTrainedTokenizerBase",
-    name: str,
-    folder: Path,
-    method: "EditMethod | None",
+    arguments: EvaluationArguments, models: ModelsArguments, model: "EditableMixin", *given: Any, **options: Any
 ) -> "EditReport":
     from transformers.utils import logging
 
@@ -70,12 +59,9 @@ def _measure(
     from ..model_card import update_card
     from ..processes import on_main
 
-    test_set = load_data(arguments.data_dir, arguments.split)[arguments.split]
-    shared = {"name": name, "output_dir": folder, "method": method}
     record = {"record_gigabytes": arguments.record_gigabytes, "verify": arguments.verify}
-    options = {**arguments.options(), **vars(scores), **shared, **record}
-    report = evaluate_edits(model, tokenizer, load_edits(arguments.edits_dir), test_set, **options)
-    path = models.path(name)
+    report = evaluate_edits(model, *given, **record, **options)
+    path = models.path(options["name"])
     if arguments.update_cards and not on_main(lambda: update_card(model, path, report, Path(arguments.data_dir).name)):
         logging.get_logger(__name__).warning(f"The card of {path} was written by a person, so it is kept as it is.")
     return report
@@ -85,7 +71,7 @@ def _evaluate(argv: list[str] | None) -> None:
     kinds = (EvaluationArguments, ModelsArguments, ScoreArguments, MethodArguments, LanguageArguments)
     arguments, models, scores, method, languages = parse_arguments(kinds, argv, __doc__)
     arguments.check_cards(models)
-    measure_models(arguments, models, method, languages, partial(_measure, arguments, models, scores), argv)
+    measure_models(arguments, models, method, languages, partial(_measure, arguments, models, **vars(scores)), argv)
 
 
 def main(argv: list[str] | None = None) -> int:

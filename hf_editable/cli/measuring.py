@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EditableValueError
 from . import tell
 from .languages import LanguageArguments
-from .loading import load_data, load_model, load_tokenizer
+from .loading import load_data, load_edits, load_model, load_tokenizer
 from .running import program_name
 
 
@@ -204,7 +204,9 @@ def measure_models(
         models ([`ModelsArguments`]): the models.
         method ([`MethodArguments`]): the settings of the method.
         languages ([`LanguageArguments`]): the models' languages.
-        measure (`Callable`): takes a model, its tokenizer, a name, a folder and a method, and gives a report.
+        measure (`Callable`):
+            takes a model, its tokenizer, the edits and the split, by name what all evaluations take, and gives a
+            report.
         argv (`list[str]`, *optional*): the command line; `None` is that of the process.
     """
     from ..files import check_folder
@@ -212,12 +214,14 @@ def measure_models(
 
     check_folder(arguments.output_dir)
     labels = models.labels()
-    load_data(arguments.data_dir, arguments.split)  # what is missing is said before the long work
+    # What is missing is said before the long work.
+    rows, edits = load_data(arguments.data_dir, arguments.split)[arguments.split], load_edits(arguments.edits_dir)
     reports = []
     for path, name in zip(models.model_name_or_path, labels, strict=True):
         model, tokenizer = load_editable(path, languages)
-        made = method.make(models.method, tokenizer, arguments)
-        reports.append(measure(model, tokenizer, name, report_folder(arguments.output_dir, name), made))
+        options = {**arguments.options(), "name": name, "output_dir": report_folder(arguments.output_dir, name)}
+        options["method"] = method.make(models.method, tokenizer, arguments)
+        reports.append(measure(model, tokenizer, edits, rows, **options))
     on_main(lambda: write_reports(arguments.output_dir, reports, command_line(argv)))
 
 
@@ -238,15 +242,32 @@ def report_folder(output_dir: str, name: str) -> Path:
     return Path(output_dir) / name.replace("/", "_")
 
 
-def write_reports(output_dir: str, reports: "Sequence[JsonReport]", command: str) -> None:
-    """Write reports of one kind, `table.md` and a picture of all of them, and print the table."""
+def write_reports(
+    output_dir: str,
+    reports: "Sequence[JsonReport]",
+    command: str,
+    what: str = "models",
+    plot: "Callable[[Sequence[JsonReport], Path], None] | None" = None,
+) -> None:
+    """
+    Write reports of one kind, `table.md` and a picture of all of them, and print the table.
+
+    Args:
+        output_dir (`str`): where to.
+        reports (`Sequence[JsonReport]`): the reports.
+        command (`str`): what made them.
+        what (`str`, *optional*, defaults to `"models"`): what `--json` calls them.
+        plot (`Callable`, *optional*): draws them, as `picture.png`; by default the reports draw themselves.
+    """
+    from ..evaluation.json_report import PICTURE_NAME
     from ..files import whole_folder
 
+    kind = type(reports[0])
     for report in reports:
         report.summary["command"] = command
         report.save(report_folder(output_dir, report.summary["name"]))
-    table = type(reports[0]).table(reports)
+    table = kind.table(reports)
     with whole_folder(output_dir) as folder:
         (folder / "table.md").write_text(table + "\n", encoding="utf-8")
-        type(reports[0]).plot(reports, folder / reports[0].picture)
-    tell(table, models=[report.summary for report in reports], output_dir=output_dir)
+        (plot or kind.plot)(reports, folder / (PICTURE_NAME if plot else kind.picture))
+    tell(table, **{what: [report.summary for report in reports]}, output_dir=output_dir)

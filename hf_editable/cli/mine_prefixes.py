@@ -5,21 +5,16 @@ from dataclasses import dataclass, field
 from . import parse_arguments, run_main, tell
 from .languages import LanguageArguments
 from .loading import load_edits
-from .measuring import load_editable
+from .measuring import DecodingArguments, load_editable
 
 
-@dataclass
-class PrefixArguments:
+@dataclass(kw_only=True)
+class PrefixArguments(DecodingArguments):
     """Which edits, and how to search."""
 
     model_name_or_path: str = field(metadata={"help": "Model the edits were mined from: a folder, or a Hub name."})
     edits_dir: str = field(metadata={"help": "Folder of mined edits."})
     output_dir: str = field(metadata={"help": "Folder for the same edits with a column prefixes."})
-    num_beams: int = field(default=5, metadata={"help": "Beam size."})
-    batch_size: int = field(default=64, metadata={"help": "Sources translated at once."})
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "The most tokens of a translation. Default: the model's own setting, or 256."}
-    )
 
 
 def _mine(argv: list[str] | None) -> None:

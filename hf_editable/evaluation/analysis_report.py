@@ -11,7 +11,7 @@ from ..errors import EditableValueError
 from .analysis import EditAnalysis
 from .drawing import draw, open_axes
 from .json_report import check_any
-from .markup import escape, table
+from .markup import escape, table, with_interval
 from .report import EditReport
 
 
@@ -100,18 +100,14 @@ def format_analyses(analyses: Sequence[EditAnalysis], num_worst: int = 10) -> st
 
 
 def _measures(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    def interval(value: float, key: Mapping[str, Any], name: str, digits: int) -> str:
-        low, high = key[f"{name}_interval"]
-        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
     components = components_for(summary["explained_variance"], 0.9)
     correlations = [
-        interval(each["rank_correlation"], each, "rank_correlation", 2)
+        with_interval(each["rank_correlation"], each["rank_correlation_interval"])
         for each in (summary["similarity"][kind] for kind in KINDS)
     ]
     return (
         escape(summary["name"]),
-        interval(summary["kl"], summary, "kl", 4),
+        with_interval(summary["kl"], summary["kl_interval"], ".4f"),
         "–" if summary["kl_itself"] is None else f"{summary['kl_itself']:.3f}",
         f"more than {len(summary['explained_variance'])}" if components is None else str(components),
         *correlations,

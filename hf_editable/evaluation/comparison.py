@@ -20,6 +20,7 @@ from .drawdown import evaluate_edits
 from .drawing import draw, draw_interval, open_axes
 from .edit_variants import EditVariants
 from .json_report import markdown_table
+from .markup import with_interval
 from .report import EditReport
 from .settings import choose_rows
 from .tuning import TriedSetting, TunedEditor, tune_editor
@@ -138,7 +139,6 @@ class Comparison:
 
 def _cells(variant: ComparedVariant) -> list[str]:
     chosen, summary = variant.tuned.chosen, variant.summary
-    low, high = summary["drawdown_interval"]
     coefficients = ", ".join(f"{_SYMBOLS[name]} = {value:.3g}" for name, value in chosen.coefficients.items())
     return [
         variant.name.replace("_", " "),
@@ -146,7 +146,7 @@ def _cells(variant: ComparedVariant) -> list[str]:
         coefficients,
         f"{chosen.success_rate:.1%}" + ("" if variant.tuned.reached else " \\*"),
         "–" if chosen.kl is None else f"{chosen.kl:.3g}",
-        f"{summary['drawdown']:.2f} [{low:.2f}, {high:.2f}]",
+        with_interval(summary["drawdown"], summary["drawdown_interval"]),
         f"{summary['success_rate']:.1%}",
         f"{summary['decode_success_rate']:.1%}",
         "–" if summary["mean_steps"] is None else f"{summary['mean_steps']:.2f}",

@@ -20,6 +20,7 @@ from ..modeling import EditableMixin
 from ..processes import on_main
 from .drawing import draw, draw_interval, open_axes
 from .json_report import INTERVALS, JsonReport, check_any, markdown_table
+from .markup import with_interval
 from .methods import EditMethod, LookupResult
 from .settings import (
     check_model,
@@ -81,12 +82,11 @@ class GeneralityReport(JsonReport):
         rows = []
         for report in reports:
             for kind, values in report.summary["kinds"].items():
-                low, high = values["gain_interval"]
                 meaning = "the same" if kind in SAME_MEANING else "another"
                 rows.append([str(report.summary["name"]), kind.replace("_", " "), meaning, str(values["count"])])
                 rows[-1] += [f"{values[key]:.1%}" for key in ("target", "closer", "unchanged")]
-                rows[-1] += [f"{values['chrf_before']:.1f} → {values['chrf']:.1f}"]
-                rows[-1] += [f"{values['gain']:.1f} [{low:.1f}, {high:.1f}]"]
+                gain = with_interval(values["gain"], values["gain_interval"], ".1f")
+                rows[-1] += [f"{values['chrf_before']:.1f} → {values['chrf']:.1f}", gain]
         return markdown_table(header, rows)
 
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import EditableFileError, EditableValueError
 from ..files import check_folder, whole_folder
-from .markup import code_block, escape, headings, table, to_html
+from .markup import code_block, escape, headings, table, to_html, with_interval
 from .report import EditReport, format_table
 from .statistics import PairedComparison, compare_reports
 
@@ -253,18 +253,16 @@ def _comparisons(reports: Sequence[EditReport], baseline: str, seed: int) -> lis
 
 
 def _comparison_row(compared: PairedComparison) -> tuple[str, ...]:
-    def interval(value: float | None, bounds: tuple[float, float] | None) -> str:
-        if value is None:
-            return "–"
-        return f"{value:.2f}" if bounds is None else f"{value:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
-
+    ratio = "–" if compared.ratio is None else f"{compared.ratio:.2f}"
+    if compared.ratio_interval is not None:
+        ratio = with_interval(compared.ratio, compared.ratio_interval)
     return (
         escape(f"{compared.first} → {compared.second}"),
         str(compared.num_edits),
-        interval(compared.difference, compared.difference_interval),
+        with_interval(compared.difference, compared.difference_interval),
         f"{compared.milder:.0%}",
         f"{compared.harsher:.0%}",
-        interval(compared.ratio, compared.ratio_interval),
+        ratio,
     )
 
 

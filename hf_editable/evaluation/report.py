@@ -10,6 +10,7 @@ import numpy as np
 
 from .drawing import draw, draw_interval, open_axes
 from .json_report import INTERVALS, JsonReport, check_any, markdown_table
+from .markup import with_interval
 
 
 _COLUMNS = ("Model", "BLEU", "Drawdown [95 %]", "Success", "Decode success", "Steps", "ms per edit", "Changed", "KL")
@@ -42,15 +43,14 @@ class EditReport(JsonReport):
 
     def facts(self) -> list[str]:
         summary = self.summary
-        low, high = summary["chrf_drawdown_interval"]
         both_low, both_high = summary["drawdown_interval_with_sentences"]
+        chrf_drawdown = with_interval(summary["chrf_drawdown"], summary["chrf_drawdown_interval"])
         return [
             f"Edits: {summary['num_edits']}, of which {summary['failed_edits']} ended in a value that is not finite.",
             f"Test set: {summary['num_test']} sentences.",
             f"BLEU: `{summary['bleu_signature']}`. Mean absolute change: {summary['mean_absolute_difference']:.3f}. "
             f"Interval of the drawdown over edits and sentences: [{both_low:.2f}, {both_high:.2f}].",
-            f"chrF: {summary['chrf']:.2f}, drawdown {summary['chrf_drawdown']:.2f} [{low:.2f}, {high:.2f}], "
-            f"`{summary['chrf_signature']}`.",
+            f"chrF: {summary['chrf']:.2f}, drawdown {chrf_drawdown}, `{summary['chrf_signature']}`.",
             INTERVALS,
         ]
 
@@ -76,11 +76,10 @@ def format_table(reports: Sequence[EditReport]) -> str:
     rows = []
     for report in reports:
         summary = report.summary
-        low, high = summary["drawdown_interval"]
         cells = [
             str(summary["name"]),
             f"{summary['bleu']:.2f}",
-            f"{summary['drawdown']:.2f} [{low:.2f}, {high:.2f}]",
+            with_interval(summary["drawdown"], summary["drawdown_interval"]),
             f"{summary['success_rate']:.1%}",
             f"{summary['decode_success_rate']:.1%}",
             "–" if summary["mean_steps"] is None else f"{summary['mean_steps']:.2f}",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -21,9 +22,8 @@ from ..errors import EditableValueError, NonFiniteEditError
 from ..files import check_folder
 from ..journal import Journal, fingerprint_model, fingerprint_rows
 from ..modeling import EditableMixin
-from ..processes import is_main_process, share_out
 from ..tail import Tail
-from .settings import check_model, choose_rows
+from .settings import check_model, choose_rows, measured
 from .test_set import EncodedTestSet
 
 
@@ -213,12 +213,8 @@ class _Trials:
                 return setting
         config = self.config.replace(**coefficients)
         name = ", ".join(f"{value:.3g}" for value in coefficients.values())
-        options = {"total": len(self._edits), "desc": f"Tuning {config.optimizer} ({name})", "unit": "edit"}
-        rows = []
-        with logging.tqdm(**options, leave=False, disable=not is_main_process()) as progress:
-            for row in share_out(lambda index: self._measure(index, config), range(len(self._edits))):
-                rows.append(row)
-                progress.update()
+        bar = {"total": len(self._edits), "description": f"Tuning {config.optimizer} ({name})", "leave": False}
+        rows = list(measured(lambda inputs: self._measure(inputs, config), self._edits, **bar))
         whole = [row for row in rows if row is not None]
 
         def mean(key: str) -> float | None:
@@ -239,11 +235,11 @@ class _Trials:
         logger.info(f"{config.optimizer}, {coefficients}: {setting.success_rate:.1%} succeed, KL {setting.kl}")
         return setting
 
-    def _measure(self, index: int, config: EditConfig) -> dict[str, Any] | None:
+    def _measure(self, inputs: dict[str, Tensor], config: EditConfig) -> dict[str, Any] | None:
         """What one edit came to; `None` if it met a value that is not finite."""
         start = time.perf_counter()
         try:
-            result = self._model.edit(**self._edits[index], **config.to_dict())
+            result = self._model.edit(**inputs, **config.to_dict())
         except NonFiniteEditError:
             return None
         milliseconds = 1000 * (time.perf_counter() - start)  # the result has numbers in it, so a GPU is done

@@ -246,19 +246,8 @@ class BulkRun:
         finals = self._editor.translate([row["source"] for row in right]) if right else []
         for row, final in zip(right, finals, strict=True):
             row |= {"final": final, "holds": final.strip() == row["target"]}
-        names = (
-            "edit_config",
-            "num_beams",
-            "batch_size",
-            "joint",
-            "gate",
-            "on_conflict",
-            "max_rounds",
-            "max_steps",
-            "keep_earlier",
-        )
         summary = {
-            **{name: arguments[name] for name in names},
+            **{name: value for name, value in arguments.items() if name not in ("model", "corrections")},
             "num_corrections": len(rows),
             "outcomes": {each.value: sum(row["outcome"] == each.value for row in rows) for each in Outcome},
             "right": len(right),

@@ -209,16 +209,14 @@ class ImpactGate:
                 return self._encoded(next(iter(self._known.values()))).translate(model, **self._decoding)
             state = fingerprint(self._tail.parameters)
             found = self._known.get(state)
-            if found is None:
-                decode = self._test_set.retranslate if self._recorded else self._decode
-                found = decode()
+            if found is None and self._recorded:
+                found = self._test_set.retranslate()
+            elif found is None:
+                found = self._test_set.translate(model, **self._decoding)
         # Two are enough: an edit that is accepted is what the next one is measured against.
         others = [(key, texts) for key, texts in self._known.items() if key != state]
         self._known = {**dict(others[-1:]), state: found}
         return found
-
-    def _decode(self) -> list[str]:
-        return self._test_set.translate(self.editor.model, **self._decoding)
 
     def _scores_of(self, translations: Sequence[str]) -> dict[str, CorpusScore]:
         if self._references is None:

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..evaluation.markup import escape, mark_words, table, to_html
+from ..evaluation.markup import escape, mark_words, table, to_html, with_interval
 from ..files import read_saved, whole_folder, write_json
 from .corrections import Correction
 
@@ -188,8 +188,7 @@ class ImpactReport:
         for name, title in _SCORES.items():
             if (score := getattr(self, name)) is None:
                 continue
-            low, high = score.interval
-            difference = f"{score.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+            difference = with_interval(score.difference, score.interval, "+.2f")
             rows.append((title, f"{score.before:.2f}", f"{score.after:.2f}", difference))
             facts.append(f"- {title}: `{score.signature}`. Interval: paired bootstrap over sentences.\n")
         facts.append(f"- chrF of the translations with the edit against those without it: {self.similarity:.2f}.\n")
