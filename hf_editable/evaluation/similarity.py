@@ -23,21 +23,22 @@ def overlap(first: Sequence[str], second: Sequence[str], order: int = 3) -> np.n
     places: dict[str, list[int]] = defaultdict(list)
     sizes = np.zeros(len(second))
     for index, text in enumerate(second):
-        grams = _ngrams(text, order)
+        grams = set(ngrams(text, order))
         sizes[index] = len(grams)
         for gram in grams:
             places[gram].append(index)
     result = np.zeros((len(first), len(second)))
     for row, text in zip(result, first, strict=True):
-        grams = _ngrams(text, order)
+        grams = set(ngrams(text, order))
         shared = [index for gram in sorted(grams) for index in places.get(gram, ())]
         row += 2 * np.bincount(shared, minlength=len(second)) / (len(grams) + sizes) if shared else 0
     return result
 
 
-def _ngrams(text: str, order: int) -> set[str]:
+def ngrams(text: str, order: int) -> list[str]:
+    """All runs of so many characters, case ignored; spaces count, also around the text. A shorter text is one."""
     padded = f" {' '.join(text.lower().split())} "
-    return {padded[start : start + order] for start in range(max(1, len(padded) - order + 1))}
+    return [padded[start : start + order] for start in range(max(1, len(padded) - order + 1))]
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:

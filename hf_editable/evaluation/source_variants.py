@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import EditableValueError
+from .similarity import ngrams
 
 
 # By kind: whether a correction of the sentence should hold for the variant too.
@@ -128,7 +129,7 @@ class NearestTexts:
         if not len(texts):
             raise EditableValueError("The corpus is empty, so no text has a neighbour in it. Give at least one text.")
         self._texts = list(dict.fromkeys(texts))
-        counts = [_ngrams(text) for text in self._texts]
+        counts = [Counter(ngrams(text, _NGRAM)) for text in self._texts]
         documents = Counter(gram for each in counts for gram in each)
         self._weights = {gram: math.log((1 + len(counts)) / (1 + number)) + 1 for gram, number in documents.items()}
         self._holders: dict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -144,7 +145,7 @@ class NearestTexts:
     def __call__(self, text: str) -> str | None:
         """The nearest other text; `None` if no other has any 4-gram of it."""
         scores: dict[int, float] = defaultdict(float)
-        for gram, value in self._vector(_ngrams(text)).items():
+        for gram, value in self._vector(Counter(ngrams(text, _NGRAM))).items():
             for index, other in self._holders[gram]:
                 scores[index] += value * other
         best = max(
@@ -153,8 +154,3 @@ class NearestTexts:
             default=None,
         )
         return None if best is None else self._texts[best]
-
-
-def _ngrams(text: str) -> Counter:
-    padded = f" {' '.join(text.lower().split())} "
-    return Counter(padded[start : start + _NGRAM] for start in range(max(1, len(padded) - _NGRAM + 1)))

@@ -208,8 +208,8 @@ def _tune(
     """Steps taken on a copy of the model, and `l_e` before and after them."""
     # Half precision would swallow small steps, so the optimizer has its own weights.
     masters = [parameter.detach().float().requires_grad_() for parameter in tuned.values()]
-    rates = {name: arguments[name] for name in ("learning_rate", "weight_decay")}
-    optimizer = torch.optim.AdamW(masters, lr=rates["learning_rate"], weight_decay=rates["weight_decay"])
+    rate, decay = arguments["learning_rate"], arguments["weight_decay"]
+    optimizer = torch.optim.AdamW(masters, lr=rate, weight_decay=decay)
     labels = inputs["labels"]
     batch = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     batch["decoder_input_ids"] = decoder_inputs(working, labels)
