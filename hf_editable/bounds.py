@@ -115,6 +115,14 @@ class LeadingScores:
         gradient[rows] -= whole[rows, None] * (self._predictions()[self._rows[rows]] @ weight)
         return gradient
 
+    def predicted(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """
+        What comes after the prefixes of exact translations: probabilities, of shape `(tokens, vocabulary)`, and the
+        log-probabilities of their own tokens.
+        """
+        needed = self._needed[rows]
+        return self._predictions()[self._rows[self._places[rows][needed]]], self.log_probs[rows][needed]
+
     def _predictions(self) -> Tensor:
         return self._known[0] if len(self._known) == 1 else torch.cat(self._known)
 

@@ -80,6 +80,7 @@ class TranslationEditProblem:
             if not tail.is_checked:
                 tail.check_exact(tail.record(*self._source, self._labels[:1]))
         self._pairs: dict[int, TrunkStates | PrefixStates] = {}
+        self._encoded: Tensor | None = None
         self._bound: NormalizerBound | None = None
 
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
@@ -89,7 +90,7 @@ class TranslationEditProblem:
 
     def term(self, parameters: dict[str, Tensor]) -> EditTerm:
         """`l_e` at the given parameters without a graph, and what gives it one where it is above 0."""
-        states, gradient = self._states, None
+        states, gradient, known = self._states, None, None
         with torch.no_grad():
             scores = self._leading_scores(parameters)
             log_probs = self._log_probs(states, parameters) if scores is None else scores.log_probs
@@ -99,6 +100,8 @@ class TranslationEditProblem:
             rows = [0, 1 + int(winner)]
             if scores is not None and not self.create_graph:
                 gradient = scores.gradient()[states.tree.select(rows)[1]]
+            elif scores is not None and self._tail.trained_projection is not None:
+                known = scores.predicted(rows)
         states = self._pair(rows[1])
 
         def loss(parameters: dict[str, Tensor], inputs: list[Tensor]) -> Tensor:
@@ -106,7 +109,11 @@ class TranslationEditProblem:
                 own = states.replaced(inputs)
                 if gradient is not None:
                     return with_gradients(value, [self._tail.prefix_hidden(own, parameters)], [gradient])
-                one = self._terms(self._log_probs(own, parameters, rows, self.create_graph), rows)[0]
+                if known is not None:
+                    log_probs = self._trained_log_probs(own, parameters, rows, *known)
+                else:
+                    log_probs = self._log_probs(own, parameters, rows, self.create_graph)
+                one = self._terms(log_probs, rows)[0]
             # Two sequences and all of them differ by rounding; the value that decides is the one over all.
             return one + (value - one).detach()
 
@@ -123,10 +130,10 @@ class TranslationEditProblem:
         self._bound = scores.bound
         return scores
 
-    def _record(self, rows: slice | list[int]) -> TrunkStates | PrefixStates:
+    def _record(self, rows: slice | list[int], encoded: Tensor | None = None) -> TrunkStates | PrefixStates:
         if self._prefixes_shared:
-            return self._tail.record_prefixes(*self._source, self._labels[rows], self._scored[rows])
-        return self._tail.record(*self._source, self._labels[rows])
+            return self._tail.record_prefixes(*self._source, self._labels[rows], self._scored[rows], encoded)
+        return self._tail.record(*self._source, self._labels[rows], encoded)
 
     def _log_probs(
         self,
@@ -136,18 +143,22 @@ class TranslationEditProblem:
         double_backward: bool = False,
     ) -> Tensor:
         """Log-probability of each token of the rows, whose states these are."""
-        labels = self._scored[rows]
         if isinstance(states, PrefixStates):
-            projection = self._tail.trained_projection if double_backward else None
-            if projection is None:
-                return states.tree.token_log_probs(
-                    self._tail.prefix_logits(states, parameters, double_backward), labels
-                )
-            needed = labels != PADDING
-            hidden = self._tail.prefix_hidden(states, parameters, double_backward)
-            found = projection.log_probs(hidden, states.tree.places[needed], labels[needed])
-            return found.new_zeros(labels.shape).index_put((needed,), found)
-        return token_log_probs(self._tail.logits(states, parameters, double_backward), labels)
+            logits = self._tail.prefix_logits(states, parameters, double_backward)
+            return states.tree.token_log_probs(logits, self._scored[rows])
+        return token_log_probs(self._tail.logits(states, parameters, double_backward), self._scored[rows])
+
+    def _trained_log_probs(
+        self, states: PrefixStates, parameters: dict[str, Tensor], rows: list[int], predicted: Tensor, known: Tensor
+    ) -> Tensor:
+        """The same with a graph for second derivatives, from what the rows' prefixes are known to predict."""
+        labels, hidden = self._scored[rows], self._tail.prefix_hidden(states, parameters, double_backward=True)
+        needed = labels != PADDING
+        places = states.tree.places[needed]
+        probabilities = predicted.new_zeros(hidden.shape[0], predicted.shape[1])
+        probabilities[places] = predicted
+        given = (hidden, places, labels[needed], probabilities, known)
+        return known.new_zeros(labels.shape).index_put((needed,), self._tail.trained_projection.log_probs(*given))
 
     def _terms(self, log_probs: Tensor, rows: slice | list[int] = slice(None)) -> Tensor:
         """By how much each alternative and prefix outranks the target, whose log-probabilities are the first row."""
@@ -156,9 +167,11 @@ class TranslationEditProblem:
 
     def _pair(self, winner: int) -> TrunkStates | PrefixStates:
         """Trunk states of the target and one other row; with a graph, if the trunk is trained through them."""
+        rows = [0, winner]
+        if self.create_graph and self._encoded is None:
+            self._encoded = self._tail.encode(*self._source)
         if winner not in self._pairs:
-            rows = [0, winner]
-            self._pairs[winner] = self._record(rows) if self.create_graph else self._states.rows(rows)
+            self._pairs[winner] = self._record(rows, self._encoded) if self.create_graph else self._states.rows(rows)
         return self._pairs[winner]
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
 from .errors import EditableTypeError
 
@@ -23,26 +22,30 @@ class TrainedProjection:
 
     Args:
         weight (`torch.nn.Parameter` of shape `(vocabulary, hidden)`): its weight.
-        bias (`torch.Tensor` of shape `(vocabulary,)`, *optional*): what is added to the logits; it gets no gradient.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        self.weight, self.bias = weight.detach(), bias
-        self._handle = _Collected.apply(weight, self)
+    def __init__(self, weight: Tensor):
+        self.weight = weight.detach()
+        with torch.enable_grad():
+            self._handle = _Collected.apply(weight, self)
         self._pass: int | None = None
         self._sum: Tensor | None = None
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
-    def log_probs(self, hidden: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
+    def log_probs(
+        self, hidden: Tensor, places: Tensor, tokens: Tensor, probabilities: Tensor, known: Tensor
+    ) -> Tensor:
         """
-        Log-probabilities of tokens after prefixes.
+        Log-probabilities of tokens after prefixes, with a graph.
 
         Args:
             hidden (`torch.Tensor` of shape `(prefixes, hidden)`): what the projection is given after each prefix.
             places (`torch.LongTensor` of shape `(tokens,)`): the prefix after which each token comes.
             tokens (`torch.LongTensor` of shape `(tokens,)`): the tokens.
+            probabilities (`torch.Tensor` of shape `(prefixes, vocabulary)`): what it predicts at those prefixes.
+            known (`torch.Tensor` of shape `(tokens,)`): the log-probabilities.
         """
-        return _TokenLogProbs.apply(hidden, self._handle, self, places, tokens)
+        return _TokenLogProbs.apply(hidden, self._handle, self, places, tokens, probabilities, known)
 
     def add(self, left: Tensor, right: Tensor, tokens: Tensor, rows: Tensor) -> None:
         """
@@ -93,29 +96,36 @@ class _Collected(torch.autograd.Function):
         return ctx.projection.take(), None
 
 
+_NOTHING = (None,) * 6
+
+
 class _TokenLogProbs(torch.autograd.Function):
     """`log p_t = z_t − log Σ_v exp z_v` of tokens t, for logits `z = W h + b`."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, handle: Tensor, projection: TrainedProjection, places: Tensor, tokens: Tensor
+        ctx: Any,
+        hidden: Tensor,
+        handle: Tensor,
+        projection: TrainedProjection,
+        places: Tensor,
+        tokens: Tensor,
+        probabilities: Tensor,
+        known: Tensor,
     ) -> Tensor:
-        logits = linear(hidden, projection.weight, projection.bias)
-        normalizers = logits.logsumexp(-1)
-        log_probs = logits[places, tokens] - normalizers[places]
-        ctx.save_for_backward(hidden, handle, logits.sub_(normalizers[:, None]).exp_(), places, tokens)
+        ctx.save_for_backward(hidden, handle, probabilities, places, tokens)
         ctx.projection = projection
-        return log_probs
+        return known.clone()
 
     @staticmethod
     def backward(ctx: Any, shares: Tensor) -> tuple[Tensor | None, ...]:
         hidden, handle, probabilities, places, tokens = ctx.saved_tensors
         given = (shares, hidden, handle, ctx.projection, probabilities, places, tokens)
         if torch.is_grad_enabled():  # a step of the edit, through which the training's backward pass will come
-            return _HiddenGradient.apply(*given), None, None, None, None
+            return _HiddenGradient.apply(*given), *_NOTHING
         gradient, whole = _hidden_gradient(*given)
         ctx.projection.add(-whole * probabilities, hidden, tokens, shares[:, None] * hidden[places])
-        return gradient, None, None, None, None
+        return gradient, *_NOTHING
 
 
 class _HiddenGradient(torch.autograd.Function):

@@ -87,7 +87,14 @@ class Tail:
         edited = {id(parameter) for parameter in self.parameters.values()}
         return [weight for weight in self.model.parameters() if weight.requires_grad and id(weight) not in edited]
 
-    def record(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> TrunkStates:
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The encoder's output, of shape `(batch, source_length, hidden)`."""
+        encoder = self._trunk.get_encoder()
+        return encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).last_hidden_state
+
+    def record(
+        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, encoded: Tensor | None = None
+    ) -> TrunkStates:
         """
         Run the trunk. A single source is encoded once for all translations.
 
@@ -95,9 +102,10 @@ class Tail:
             input_ids (`torch.LongTensor` of shape `(batch or 1, source_length)`): source tokens.
             attention_mask (`torch.LongTensor` of shape `(batch or 1, source_length)`, *optional*): their mask.
             labels (`torch.LongTensor` of shape `(batch, length)`): translations, −100 on padding.
+            encoded (`torch.Tensor`, *optional*): what `encode` gives for them; `None` runs the encoder.
         """
-        encoded = self._trunk.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
-        source = (input_ids, encoded.last_hidden_state, attention_mask)
+        encoded = self.encode(input_ids, attention_mask) if encoded is None else encoded
+        source = (input_ids, encoded, attention_mask)
         if (rows := labels.shape[0] // input_ids.shape[0]) > 1:
             source = [None if tensor is None else tensor.repeat_interleave(rows, dim=0) for tensor in source]
         states = self.states(((), {}), *source, decoder_inputs(self.model, labels))
@@ -136,7 +144,12 @@ class Tail:
             return self._run(self._tail, states).logits
 
     def record_prefixes(
-        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, needed: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor,
+        needed: Tensor,
+        encoded: Tensor | None = None,
     ) -> PrefixStates:
         """
         Run the trunk on the distinct prefixes of translations of one source, where
@@ -147,9 +160,9 @@ class Tail:
             attention_mask (`torch.LongTensor` of shape `(1, source_length)`, *optional*): their mask.
             labels (`torch.LongTensor` of shape `(batch, length)`): translations, −100 on padding.
             needed (`torch.LongTensor` of shape `(batch, length)`): labels, −100 also on what is not scored.
+            encoded (`torch.Tensor`, *optional*): what `encode` gives for the source; `None` runs the encoder.
         """
-        encoded = self._trunk.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
-        source = (input_ids, encoded.last_hidden_state, attention_mask)
+        source = (input_ids, self.encode(input_ids, attention_mask) if encoded is None else encoded, attention_mask)
         tokens = decoder_inputs(self.model, labels)
         tree = PrefixTree.of(tokens, needed)
         # What the first layer of all is given has the positions in it; it is computed for every row, and no more.
@@ -214,7 +227,7 @@ class Tail:
         projection = None if self._checkpoint else self.projection
         if projection is None or (projection[1] is not None and projection[1].requires_grad):
             return None
-        return TrainedProjection(*projection)
+        return TrainedProjection(projection[0])
 
     def _logits_bias(self) -> Tensor | None:
         """What the output projection, and the model after it, add to the logits; `None` if that is 0."""

@@ -22,6 +22,18 @@ def plain(hidden, weight, bias):
     return torch.nn.functional.linear(hidden, weight, bias).log_softmax(-1)[PLACES, TOKENS]
 
 
+def trained(ours, bias=None):
+    """What `log_probs` of the projection gives, which is told what the states predict."""
+
+    def log_probs(hidden):
+        with torch.no_grad():
+            probabilities = torch.nn.functional.linear(hidden, ours.weight, bias).softmax(-1)
+            known = plain(hidden, ours.weight, bias)
+        return ours.log_probs(hidden, PLACES, TOKENS, probabilities, known)
+
+    return log_probs
+
+
 def after_two_steps(log_probs, tensors):
     """A value that depends on gradients with respect to `inner`, and on log-probabilities themselves."""
     inner, shares = tensors["inner"], torch.tensor([1.0, -0.5, 0.3, -2.0], dtype=torch.float64)
@@ -39,9 +51,9 @@ def test_gradients_are_those_of_the_plain_projection(bias, waiting, monkeypatch)
     monkeypatch.setattr(projection, "_MOST_WAITING", waiting)
     tensors = case()
     bias = torch.linspace(-1, 1, 11, dtype=torch.float64) if bias else None
-    ours = TrainedProjection(tensors["weight"], bias)
+    ours = TrainedProjection(tensors["weight"])
     names = list(tensors)
-    found = after_two_steps(lambda hidden: ours.log_probs(hidden, PLACES, TOKENS), tensors)
+    found = after_two_steps(trained(ours, bias), tensors)
     expected = after_two_steps(lambda hidden: plain(hidden, tensors["weight"], bias), tensors)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
     gradients = torch.autograd.grad(expected, tensors.values())
@@ -58,15 +70,15 @@ def test_a_weight_that_is_not_trained_gets_no_gradient():
     tensors = case()
     expected = after_two_steps(lambda hidden: plain(hidden, tensors["weight"], None), tensors)
     (gradient,) = torch.autograd.grad(expected, tensors["inner"])
-    ours = TrainedProjection(tensors["weight"].requires_grad_(False), None)
-    found = after_two_steps(lambda hidden: ours.log_probs(hidden, PLACES, TOKENS), tensors)
+    ours = TrainedProjection(tensors["weight"].requires_grad_(False))
+    found = after_two_steps(trained(ours), tensors)
     torch.testing.assert_close(torch.autograd.grad(found, tensors["inner"])[0], gradient)
 
 
 def test_third_derivatives_are_refused():
     tensors = case()
-    ours = TrainedProjection(tensors["weight"], None)
-    value = after_two_steps(lambda hidden: ours.log_probs(hidden, PLACES, TOKENS), tensors)
+    ours = TrainedProjection(tensors["weight"])
+    value = after_two_steps(trained(ours), tensors)
     with pytest.raises(EditableTypeError, match="create_graph"):
         torch.autograd.grad(value, tensors["weight"], create_graph=True)
 

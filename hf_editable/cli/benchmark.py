@@ -29,7 +29,7 @@ class BenchmarkArguments:
     length: int = field(default=25, metadata={"help": "Tokens of sources and of translations."})
     batch_tokens: int = field(default=4096, metadata={"help": "Target tokens of a training batch."})
     max_steps: int = field(default=10, metadata={"help": "The most steps of an edit."})
-    learning_rate: float = field(default=3e-5, metadata={"help": "Step size of edits."})
+    learning_rate: float = field(default=5e-6, metadata={"help": "Step size of edits."})
     edits_per_step: list[int] = field(
         default_factory=lambda: [1, 8], metadata={"help": "Edits of the training steps that are timed."}
     )
