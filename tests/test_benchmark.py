@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -82,7 +85,7 @@ def test_scaling_starts_from_the_first_value(workload):
 
 
 def test_full_edits_take_all_their_steps(workload):
-    model, inputs = parts._full_edit(dataclasses.replace(workload, max_steps=5))
+    model, inputs = parts.full_edit(dataclasses.replace(workload, max_steps=5))
     assert model.edit(**inputs).steps == 5
 
 
@@ -115,6 +118,27 @@ def test_the_command(tmp_path, capsys):
 
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="needs the /proc of Linux")
 def test_memory_of_each_way(workload):
-    rows = benchmark.measure_memory(workload, max_steps=(1,), ways=("package", "plain"))
-    assert [row["steps"] for row in rows] == [1] and rows[0]["package_bytes"] > 0 and rows[0]["plain_bytes"] > 0
-    assert "| peak memory (MB) | package | plain |" in benchmark.table(rows)
+    rows = benchmark.measure_memory(workload, max_steps=(1,), ways=("package", "plain"), vocab_sizes=(500,))
+    assert [row["part"] for row in rows] == ["memory"] * 2
+    assert rows[0]["package_bytes"] > 0 and rows[0]["plain_bytes"] > 0 and rows[1]["package_bytes"] > 10**8
+    text = benchmark.table(rows)
+    assert "| peak memory (MB) | package | plain |" in text and "edit of 3 steps, vocab_size 500 |" in text
+
+
+def killed(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not memory._CLEAR.exists(), reason="needs the /proc of Linux")
+def test_a_way_that_memory_is_too_small_for(workload, monkeypatch):
+    with pytest.raises(BrokenProcessPool):
+        memory.in_new_process(killed)
+    run = memory.in_new_process
+
+    def only_the_package(work, *arguments):
+        return run(killed if "plain" in arguments else work, *arguments)
+
+    monkeypatch.setattr(memory, "in_new_process", only_the_package)
+    rows = benchmark.measure_memory(workload, max_steps=(1,), ways=("package", "plain"), vocab_sizes=())
+    assert rows[0]["plain_bytes"] is None and rows[0]["package_bytes"] > 0
+    assert "| more than there was |" in benchmark.table(rows)

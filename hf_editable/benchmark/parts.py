@@ -92,7 +92,7 @@ def measure_scaling(
     for name, values in (SCALES if scales is None else scales).items():
         seconds: dict[str, list[float]] = {}
         for value in values:
-            model, inputs = _full_edit(dataclasses.replace(workload, **{name: value}))
+            model, inputs = full_edit(dataclasses.replace(workload, **{name: value}))
             seconds[str(value)] = in_turn({"package": lambda: model.edit(**inputs)}, repeats, model.device)["package"]  # noqa: B023
         times = medians(seconds)
         for value, time in times.items():
@@ -110,7 +110,7 @@ def measure_scaling(
     return rows
 
 
-def _full_edit(workload: Workload) -> tuple[EditableMixin, dict[str, Tensor]]:
+def full_edit(workload: Workload) -> tuple[EditableMixin, dict[str, Tensor]]:
     """A model and an edit with a step size so small that it takes all the steps it may."""
     workload = dataclasses.replace(workload, learning_rate=1e-9)
     model = workload.model()

@@ -21,13 +21,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         ways = [name.removesuffix("_bytes") for name in memory[0] if name.endswith("_bytes")]
         lines += ["", f"| peak memory (MB) | {' | '.join(ways)} |", "|---|" + "---|" * len(ways)]
         for row in memory:
-            sizes = [f"{row[way + '_bytes'] / 1e6:.0f}" for way in ways]
+            sizes = [_megabytes(row, way) for way in ways]
             lines.append(f"| {row['what']} | {' | '.join(sizes)} |")
     scaling = [row for row in rows if row["part"] == "scaling"]
     if scaling:
         lines += ["", "| scaling | seconds | against the first |", "|---|---|---|"]
         lines += [f"| {row['what']} | {row['package_seconds']:.3f} | {row['ratio']:.2f} × |" for row in scaling]
     return "\n".join(lines)
+
+
+def _megabytes(row: dict[str, Any], way: str) -> str:
+    size = row.get(f"{way}_bytes", "")
+    return "more than there was" if size is None else size and f"{size / 1e6:.0f}"
 
 
 def _timed(row: dict[str, Any], of_its_time: bool = False) -> str:

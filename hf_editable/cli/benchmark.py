@@ -30,6 +30,10 @@ class BenchmarkArguments:
     batch_tokens: int = field(default=4096, metadata={"help": "Target tokens of a training batch."})
     max_steps: int = field(default=10, metadata={"help": "The most steps of an edit."})
     learning_rate: float = field(default=5e-6, metadata={"help": "Step size of edits."})
+    sharpness: float = field(
+        default=6.0,
+        metadata={"help": "Factor of the random model's logits: 1 leaves its predictions almost uniform."},
+    )
     edits_per_step: list[int] = field(
         default_factory=lambda: [1, 8], metadata={"help": "Edits of the training steps that are timed."}
     )
@@ -50,7 +54,7 @@ def _measure(arguments: BenchmarkArguments, part: str) -> list[dict[str, Any]]:
     from .. import benchmark
 
     names = ("vocab_size", "encoder_layers", "decoder_layers", "num_alternatives", "length", "batch_tokens")
-    names += ("max_steps", "learning_rate", "seed", "model_name_or_path")
+    names += ("max_steps", "learning_rate", "sharpness", "seed", "model_name_or_path")
     workload = benchmark.Workload(**{name: getattr(arguments, name) for name in names})
     repeats = arguments.repeats
     if part == "edit":
