@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .configuration import EditConfig, EditOptimizer
 from .errors import NonFiniteEditError
 from .gradients import recomputed
+from .rmsprop import rmsprop_step
 
 
 class EditProblem(Protocol):
@@ -131,14 +132,22 @@ class GradientEditor(nn.Module):
         # `model.half()` must move the coefficients, not round them: log(1e-3) in bfloat16 is 3 % off.
         return super()._apply(lambda tensor: tensor.to(fn(tensor.clone()).device), recurse)
 
-    def direction(self, gradients: list[Tensor], state: dict) -> list[Tensor]:
+    def update(self, values: list[Tensor], gradients: list[Tensor], state: dict) -> list[Tensor]:
         """
-        What the learning rate is multiplied with.
+        Parameters after a step; without a graph, in the place of those before it.
 
         Args:
-            gradients (`list[torch.Tensor]`): gradient of `l_e` with respect to each edited parameter.
+            values (`list[torch.Tensor]`): the edited parameters.
+            gradients (`list[torch.Tensor]`): gradient of `l_e` with respect to each of them.
             state (`dict`): empty at an edit's first step; the editor keeps its running values in it.
         """
+        learning_rate, directions = self._value("learning_rate"), self.direction(gradients, state)
+        if torch.is_grad_enabled():
+            return [value - learning_rate * way for value, way in zip(values, directions, strict=True)]
+        return [value.sub_(learning_rate * way) for value, way in zip(values, directions, strict=True)]
+
+    def direction(self, gradients: list[Tensor], state: dict) -> list[Tensor]:
+        """What the learning rate is multiplied with, from what `update` is given."""
         raise NotImplementedError
 
     def forward(self, problem: EditProblem, create_graph: bool = False) -> EditOutcome:
@@ -189,11 +198,7 @@ class GradientEditor(nn.Module):
         # Experts that no token is routed to have no gradient.
         gradients = torch.autograd.grad(loss, master, create_graph=create_graph, materialize_grads=True)
         with torch.set_grad_enabled(create_graph):
-            learning_rate = self._value("learning_rate")
-            directions = self.direction(list(gradients), state)
-            if create_graph:
-                return [value - learning_rate * way for value, way in zip(master, directions, strict=True)]
-            return [value.sub_(learning_rate * way) for value, way in zip(master, directions, strict=True)]
+            return self.update(master, list(gradients), state)
 
     def _step_recomputed(
         self,
@@ -294,11 +299,12 @@ class RMSProp(GradientEditor):
 
     _coefficients = {"learning_rate": _POSITIVE, "beta": _UNIT}
 
-    def direction(self, gradients: list[Tensor], state: dict) -> list[Tensor]:
-        squares = [gradient.square() for gradient in gradients]
-        means = state["rms"] if state else [square.clone() for square in squares]
-        state["rms"] = _running(means, squares, self._value("beta"))
-        return [gradient / (rms + self.epsilon).sqrt() for gradient, rms in zip(gradients, state["rms"], strict=True)]
+    def update(self, values: list[Tensor], gradients: list[Tensor], state: dict) -> list[Tensor]:
+        given = (self._value("learning_rate"), self._value("beta"), self.epsilon)
+        means = state.get("rms", [None] * len(values))
+        steps = [rmsprop_step(*tensors, *given) for tensors in zip(values, gradients, means, strict=True)]
+        values, state["rms"] = (list(tensors) for tensors in zip(*steps, strict=True))
+        return values
 
 
 class Momentum(GradientEditor):

@@ -7,6 +7,7 @@ import torch
 
 from hf_editable import EditConfig, NonFiniteEditError
 from hf_editable.editors import make_editor
+from hf_editable.rmsprop import rmsprop_step
 
 
 OPTIMIZERS = ["gd", "scaled_gd", "rprop", "rmsprop", "momentum", "adam"]
@@ -147,3 +148,22 @@ def test_fixed_coefficients_are_not_learned():
 def test_a_loss_that_is_not_finite(values, steps):
     with pytest.raises(NonFiniteEditError, match=f"after {steps} steps; the model is unchanged"):
         make_editor(EditConfig())(Bowl(values))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first step", "later step"])
+def test_derivatives_of_a_step_of_rmsprop(first):
+    generator = torch.Generator().manual_seed(0)
+    value, gradient, mean = (torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(3))
+    given = [value, gradient, None if first else mean.square(), torch.tensor(0.1).double(), torch.tensor(0.7).double()]
+    leaves = [tensor.requires_grad_() for tensor in given if tensor is not None]
+
+    def step(*tensors):
+        tensors = [*tensors[:2], None, *tensors[2:]] if first else tensors
+        return rmsprop_step(*tensors, 1e-3)
+
+    # β says nothing about the first step.
+    assert torch.autograd.gradcheck(step, leaves)
+    after, rms = step(*leaves)
+    expected = given[1] ** 2 if first else 0.7 * given[2] + 0.3 * given[1] ** 2
+    torch.testing.assert_close(rms, expected)
+    torch.testing.assert_close(after, value - 0.1 * given[1] / (expected + 1e-3).sqrt())
