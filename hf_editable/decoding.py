@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
     LogitsProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -54,6 +56,9 @@ class EncodedSources:
         # max_length in the model's settings beside max_new_tokens, unless that is taken away.
         encoded = encoder_output(self.states)
         limits = {"max_new_tokens": max_new_tokens, "max_length": None}
+        if "custom_generate" not in options and options.get("num_beams") != 1 and _takes_beam_cache(model):
+            config = model.config.get_text_config(decoder=True)
+            options["past_key_values"] = _BeamCache(DynamicCache(config=config), DynamicCache(config=config))
         return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
 
     def select(self, rows: list[int]) -> "EncodedSources":
@@ -69,6 +74,23 @@ class EncodedSources:
             for name in ("states", "attention_mask")
         )
         return cls([index for part in parts for index in part.indices], states, masks)
+
+
+class _BeamCache(EncoderDecoderCache):
+    """
+    The cache that generate would make. What it holds of a source is the same for all beams, so it need not follow
+    them, as generate has it do, which would move more than all the rest.
+    """
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.self_attention_cache.reorder_cache(beam_idx)
+
+
+def _takes_beam_cache(model: PreTrainedModel) -> bool:
+    """Whether generate would make a cache of this kind."""
+    settings = model.generation_config
+    usual = settings.cache_implementation is None and settings.use_cache is not False
+    return usual and model._supports_default_dynamic_cache() and not hasattr(model, "_reorder_cache")
 
 
 class _CountedSteps(StoppingCriteria):
