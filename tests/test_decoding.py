@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from hf_editable.decoding import EncodedSources, beam_search, encode_sources, frozen
+from hf_editable.families import encoder_output
 
 
 @pytest.fixture
@@ -50,6 +52,25 @@ def test_any_expectation_gives_what_generate_gives(tiny_model, tiny_tokenizer, s
     lengths = [len(trimmed(ids, pad)) for ids in whole.tolist()]
     assert min(lengths) < 10 and max(lengths) > 25  # some end soon, some run on
     assert len(calls) == 1 if expected == 30 else (len(calls) > 1 and calls[0] == (24, expected))
+
+
+def test_only_what_beams_differ_in_follows_them(tiny_model, sources, monkeypatch):
+    moved = []
+    plain = DynamicCache.reorder_cache
+    monkeypatch.setattr(
+        DynamicCache, "reorder_cache", lambda self, beams: (moved.append(self.get_seq_length()), plain(self, beams))
+    )
+    options = {"num_beams": 4, "num_return_sequences": 4, "do_sample": False}
+    with frozen(tiny_model):
+        ours = sources.generate(tiny_model, 12, **options)
+        steps, length = len(moved), sources.states.shape[1]
+        # Keys and values of the translation grow by one a step; those of the source would not.
+        assert steps > 3 and moved == list(range(1, steps + 1)) and steps != length
+        states = encoder_output(sources.states)
+        expected = tiny_model.generate(
+            encoder_outputs=states, attention_mask=sources.attention_mask, max_new_tokens=12, **options
+        )
+    assert ours.tolist() == expected.tolist() and len(moved) > 2 * steps
 
 
 @pytest.mark.parametrize("setting", [{"early_stopping": "never"}, {"forced_eos_token_id": 2}])
