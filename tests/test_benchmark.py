@@ -113,7 +113,7 @@ def test_the_command(tmp_path, capsys):
     assert edit["package_operations"] < edit["plain_operations"] < step["plain_operations"] * 10
     assert step["plain_operations"] < step["package_operations"] and "GFLOP)" in table
     assert main(["--output_dir", str(tmp_path / "other"), "--parts", "speed"]) == 2
-    assert "choose from edit, step, mining, memory, scaling" in capsys.readouterr().err
+    assert "choose from edit, step, mining, memory, scaling, processes" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="needs the /proc of Linux")
@@ -142,3 +142,12 @@ def test_a_way_that_memory_is_too_small_for(workload, monkeypatch):
     rows = benchmark.measure_memory(workload, max_steps=(1,), ways=("package", "plain"), vocab_sizes=())
     assert rows[0]["plain_bytes"] is None and rows[0]["package_bytes"] > 0
     assert "| more than there was |" in benchmark.table(rows)
+
+
+def test_processes_edit_at_once(workload):
+    rows = benchmark.measure_processes(workload, processes=(1, 2), edits=3)
+    assert [row["what"].split(", ")[1].split(" with")[0] for row in rows] == ["processes 1", "processes 2"]
+    assert rows[0]["ratio"] == 1.0
+    (start, end), (other_start, other_end) = rows[1]["spans"]
+    assert start < other_end and other_start < end
+    assert rows[1]["package_seconds"] == pytest.approx((max(end, other_end) - min(start, other_start)) / 6)

@@ -3,6 +3,7 @@
 from .memory import measure_memory
 from .mining import measure_mining
 from .parts import measure_edit, measure_scaling, measure_step
+from .processes import measure_processes
 from .table import table
 from .workload import Workload
 
@@ -12,6 +13,7 @@ __all__ = [
     "measure_edit",
     "measure_memory",
     "measure_mining",
+    "measure_processes",
     "measure_scaling",
     "measure_step",
     "table",

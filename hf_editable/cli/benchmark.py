@@ -8,7 +8,7 @@ from . import parse_arguments, run_main, tell
 from .measuring import command_line
 
 
-PARTS = ("edit", "step", "mining", "memory", "scaling")
+PARTS = ("edit", "step", "mining", "memory", "scaling", "processes")
 
 
 @dataclass
@@ -17,7 +17,8 @@ class BenchmarkArguments:
 
     output_dir: str = field(metadata={"help": "Folder for the results."})
     parts: list[str] | None = field(
-        default=None, metadata={"help": "What to measure: edit, step, mining, memory, scaling. Default: all."}
+        default=None,
+        metadata={"help": "What to measure: edit, step, mining, memory, scaling, processes. Default: all."},
     )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Model to take for edits, steps and memory. Default: one with random weights."}
@@ -65,6 +66,8 @@ def _measure(arguments: BenchmarkArguments, part: str) -> list[dict[str, Any]]:
         return benchmark.measure_mining(workload, arguments.num_sources, arguments.mining_batch_size, repeats)
     if part == "memory":
         return benchmark.measure_memory(workload)
+    if part == "processes":
+        return benchmark.measure_processes(workload)
     return benchmark.measure_scaling(workload, repeats=repeats)
 
 
