@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from .projection import hidden_gradient
 from .scoring import PADDING
 
 
@@ -91,7 +92,7 @@ class LeadingScores:
         self._known: list[Tensor] = []
         self._normalizers = hidden.new_zeros(len(hidden))
         is_first = bound is None
-        if bound is None:
+        if is_first:
             self._predict(places[:2][self._needed[:2]].unique())
             bound = NormalizerBound(*projection, self._predictions(), self._tokens)
         few, bounds = bound(hidden)
@@ -103,16 +104,14 @@ class LeadingScores:
 
     def gradient(self) -> Tensor:
         """Derivatives of the largest term with respect to the hidden states, of their shape."""
-        weight = self._projection[0]
         with torch.enable_grad():
             log_probs = self.log_probs.detach().requires_grad_()
             (shares,) = torch.autograd.grad(self._terms(log_probs).max(0).values, log_probs)
-        places, shares = self._places[self._needed], shares[self._needed]
-        each = weight[self._tokens[self._needed]] * shares[:, None]
-        gradient = torch.zeros_like(self._hidden).index_add_(0, places, each)
-        whole = torch.zeros_like(self._normalizers).index_add_(0, places, shares)
-        (rows,) = whole.nonzero(as_tuple=True)
-        gradient[rows] -= whole[rows, None] * (self._predictions()[self._rows[rows]] @ weight)
+        counts = self._needed & (shares != 0)
+        chosen, places = self._places[counts].unique(return_inverse=True)
+        given = (shares[counts], places, self._tokens[counts], self._predictions()[self._rows[chosen]])
+        gradient = torch.zeros_like(self._hidden)
+        gradient[chosen], _ = hidden_gradient(*given, self._projection[0])
         return gradient
 
     def predicted(self, rows: list[int]) -> tuple[Tensor, Tensor]:

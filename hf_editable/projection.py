@@ -120,21 +120,30 @@ class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, shares: Tensor) -> tuple[Tensor | None, ...]:
         hidden, handle, probabilities, places, tokens = ctx.saved_tensors
-        given = (shares, hidden, handle, ctx.projection, probabilities, places, tokens)
         if torch.is_grad_enabled():  # a step of the edit, through which the training's backward pass will come
+            given = (shares, hidden, handle, ctx.projection, probabilities, places, tokens)
             return _HiddenGradient.apply(*given), *_NOTHING
-        gradient, whole = _hidden_gradient(*given)
+        gradient, whole = hidden_gradient(shares, places, tokens, probabilities, ctx.projection.weight)
         ctx.projection.add(-whole * probabilities, hidden, tokens, shares[:, None] * hidden[places])
         return gradient, *_NOTHING
 
 
 class _HiddenGradient(torch.autograd.Function):
-    """The gradient of `Σ_t u_t log p_t` with respect to h: `Σ_t u_t (W_t − p W)`."""
+    """`hidden_gradient`, differentiable."""
 
     @staticmethod
-    def forward(ctx: Any, shares: Tensor, hidden: Tensor, handle: Tensor, *given: Any) -> Tensor:
-        gradient, whole = _hidden_gradient(shares, hidden, handle, *given)
-        ctx.projection, probabilities, places, tokens = given
+    def forward(
+        ctx: Any,
+        shares: Tensor,
+        hidden: Tensor,
+        handle: Tensor,
+        projection: TrainedProjection,
+        probabilities: Tensor,
+        places: Tensor,
+        tokens: Tensor,
+    ) -> Tensor:
+        gradient, whole = hidden_gradient(shares, places, tokens, probabilities, projection.weight)
+        ctx.projection = projection
         ctx.save_for_backward(shares, hidden, whole, probabilities, places, tokens)
         return gradient
 
@@ -153,17 +162,22 @@ class _HiddenGradient(torch.autograd.Function):
         return of_shares, change @ weight, None, None, None, None, None
 
 
-def _hidden_gradient(
-    shares: Tensor,
-    hidden: Tensor,
-    handle: Tensor,
-    projection: TrainedProjection,
-    probabilities: Tensor,
-    places: Tensor,
-    tokens: Tensor,
+def hidden_gradient(
+    shares: Tensor, places: Tensor, tokens: Tensor, probabilities: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`Σ_t u_t (W_t − p W)` after each prefix, and `Σ_t u_t` of its tokens, of shape `(prefixes, 1)`."""
-    whole = hidden.new_zeros(len(hidden)).index_add_(0, places, shares)[:, None]
-    each = shares[:, None] * projection.weight[tokens]
-    gradient = (probabilities @ projection.weight).mul_(-whole).index_add_(0, places, each)
-    return gradient, whole
+    """
+    The gradient of `Σ_t u_t log p_t` with respect to what the output projection W is given: `Σ_t u_t (W_t − p W)`.
+
+    Args:
+        shares (`torch.Tensor` of shape `(tokens,)`): u.
+        places (`torch.LongTensor` of shape `(tokens,)`): the prefix after which each token comes.
+        tokens (`torch.LongTensor` of shape `(tokens,)`): the tokens.
+        probabilities (`torch.Tensor` of shape `(prefixes, vocabulary)`): p.
+        weight (`torch.Tensor` of shape `(vocabulary, hidden)`): W.
+
+    Returns:
+        `tuple`: the gradient, of shape `(prefixes, hidden)`, and `Σ_t u_t` of each prefix's tokens, `(prefixes, 1)`.
+    """
+    whole = probabilities.new_zeros(len(probabilities)).index_add_(0, places, shares)[:, None]
+    each = shares[:, None] * weight[tokens]
+    return (probabilities @ weight).mul_(-whole).index_add_(0, places, each), whole

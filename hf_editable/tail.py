@@ -58,6 +58,7 @@ class Tail:
         self.first_layer, self.first_index, self.num_layers = layers[edited[0]], edited[0], len(layers)
         self.parameters = select_parameters(model, [(f"{path}.{i}", layers[i]) for i in edited], config)
         self._recorder, self._checkpoint = Recorder(), config.checkpoint_edits
+        self._kinds = (type(model), type(model.get_decoder()))  # an EncoderDecoderModel has any decoder
         trunk_copies: dict[nn.Module, nn.Module] = {}
         self._trunk_layers = [Replay(shared_copy(layer, trunk_copies)) for layer in layers[: edited[0]]]
         trunk_copies[layers] = nn.ModuleList([*self._trunk_layers, self._recorder]).eval()
@@ -215,7 +216,7 @@ class Tail:
         Weight, of shape `(vocabulary, hidden)`, and bias by which logits come from what `prefix_hidden` gives. `None`
         if they do so in another way, or in less than single precision.
         """
-        if not _EXACT.get((type(self.model), type(self.model.get_decoder()))):
+        if not _EXACT.get(self._kinds):
             return None
         weight = self._head.layer.weight
         precise = weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(weight.device.type)
@@ -324,8 +325,7 @@ class Tail:
     @property
     def is_checked(self) -> bool:
         """Whether `check_exact` has passed for models and decoders of these classes in this process."""
-        # An EncoderDecoderModel has any decoder.
-        return (type(self.model), type(self.model.get_decoder())) in _EXACT
+        return self._kinds in _EXACT
 
     @torch.no_grad()
     def check_exact(self, states: TrunkStates) -> None:
@@ -351,7 +351,7 @@ class Tail:
             hidden = self._entering(lambda: self._run(self._tail, states), [self._head])
             own = nn.functional.linear(hidden, self._head.layer.weight, self._logits_bias())
             is_linear = bool(torch.isclose(own, found, equal_nan=True).all())
-        _EXACT[type(self.model), type(self.model.get_decoder())] = is_linear
+        _EXACT[self._kinds] = is_linear
 
     @contextmanager
     def watch(self) -> Iterator[list[tuple[tuple, dict[str, Any]]]]:

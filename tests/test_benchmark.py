@@ -12,7 +12,7 @@ import torch
 from hf_editable import EditableError, EditConfig, benchmark
 from hf_editable.benchmark import memory, parts, plain, timing
 from hf_editable.benchmark.workload import joined
-from hf_editable.cli.benchmark import main
+from hf_editable.cli.benchmark import BenchmarkArguments, main
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +151,9 @@ def test_processes_edit_at_once(workload):
     (start, end), (other_start, other_end) = rows[1]["spans"]
     assert start < other_end and other_start < end
     assert rows[1]["package_seconds"] == pytest.approx((max(end, other_end) - min(start, other_start)) / 6)
+
+
+def test_the_commands_defaults_are_those_of_the_workload():
+    defaults = {field.name: field.default for field in dataclasses.fields(benchmark.Workload)}
+    declared = {field.name: field.default for field in dataclasses.fields(BenchmarkArguments)}
+    assert defaults.items() <= declared.items()
