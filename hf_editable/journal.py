@@ -15,6 +15,10 @@ from .patches import fingerprint
 from .processes import is_main_process, on_main
 
 
+# The journal's usual name in an output folder.
+ROWS_NAME = "rows.jsonl"
+
+
 class Journal:
     """
     A file of finished rows, one JSON object a line, headed by the arguments they were made with.

@@ -15,7 +15,7 @@ from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, frozen
 from ..errors import EditableValueError
 from ..files import read_saved, whole_folder, write_json
-from ..journal import FinishedRows, fingerprint_model, fingerprint_rows
+from ..journal import ROWS_NAME, FinishedRows, fingerprint_model, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import on_main
 from ..tail import Tail
@@ -28,7 +28,6 @@ from .statistics import bootstrap_interval
 
 ANALYSIS_NAME = "analysis.json"
 MATRIX_NAME = "divergences.npy"
-ROWS_NAME = "rows.jsonl"
 NUM_WORST = 20
 
 

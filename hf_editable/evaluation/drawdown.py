@@ -12,7 +12,7 @@ from ..collator import DataCollatorForEditableSeq2Seq
 from ..decoding import check_count, frozen
 from ..edit_result import EditResult
 from ..errors import EditableValueError
-from ..journal import FinishedRows, fingerprint_rows
+from ..journal import ROWS_NAME, FinishedRows, fingerprint_rows
 from ..modeling import EditableMixin
 from ..prefixes import COLUMN as PREFIXES
 from ..processes import on_main
@@ -35,7 +35,6 @@ from .test_set import EncodedTestSet
 from .trunk import full_divergence
 
 
-ROWS_NAME = "rows.jsonl"
 _Edits = dict[int, dict[str, Any]]
 
 

@@ -15,7 +15,7 @@ from ..collator import DataCollatorForEditableSeq2Seq, longest_input
 from ..decoding import check_count
 from ..edit_result import EditResult
 from ..errors import EditableValueError
-from ..journal import FinishedRows, fingerprint_rows
+from ..journal import ROWS_NAME, FinishedRows, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import on_main
 from .drawing import draw, draw_interval, open_axes
@@ -36,7 +36,6 @@ from .source_variants import KINDS, NUMBER_WORDS, SAME_MEANING, NearestTexts, ma
 from .statistics import bootstrap_interval
 
 
-ROWS_NAME = "rows.jsonl"
 _CHRF = CHRF()
 
 

@@ -17,7 +17,7 @@ from ..decoding import check_count, frozen
 from ..edit_result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
 from ..files import check_folder
-from ..journal import Journal, fingerprint_rows
+from ..journal import ROWS_NAME, Journal, fingerprint_rows
 from ..modeling import EditableMixin
 from ..processes import is_main_process, on_main
 from .bleu import CorpusBleu, CorpusChrf
@@ -37,7 +37,6 @@ from .settings import (
 
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
-ROWS_NAME = "rows.jsonl"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from transformers.utils import logging
 from ..decoding import check_count
 from ..errors import EditableFileError, EditableValueError
 from ..files import check_folder, whole_folder
-from ..journal import Journal, fingerprint_model, fingerprint_rows
+from ..journal import ROWS_NAME, Journal, fingerprint_model, fingerprint_rows
 from ..patches import applied_patches, restore
 from ..processes import process_state
 from .bulk_plan import ConflictPolicy, plan_corrections
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-ROWS_NAME = "rows.jsonl"
 RESULT_NAME = "result"
 
 
