@@ -2,6 +2,7 @@
 
 import copy
 import os
+import threading
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -11,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import tqdm.auto  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 from transformers import MarianConfig, PreTrainedTokenizerFast  # noqa: E402
 
@@ -23,6 +25,15 @@ from hf_editable import (  # noqa: E402
 
 
 torch.set_num_threads(1)
+
+
+def _free_progress_bars():
+    """A forked process has the lock of progress bars as it was, but not the thread that may have held it."""
+    for bar in (tqdm.std.tqdm, tqdm.auto.tqdm):
+        bar.set_lock(threading.RLock())
+
+
+os.register_at_fork(after_in_child=_free_progress_bars)
 
 NOUNS = {"hund": "dog", "mann": "man", "ball": "ball", "tisch": "table", "wagen": "car", "baum": "tree"}
 VERBS = {"sieht": "sees", "kauft": "buys", "malt": "paints", "sucht": "seeks"}
