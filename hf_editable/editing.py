@@ -39,9 +39,13 @@ class TranslationEditProblem:
         length_penalty (`float`): λ of the scores.
         create_graph (`bool`, *optional*, defaults to `False`):
             Whether gradients will be differentiated again, and reach the trunk.
+        encoded (`torch.Tensor` of shape `(1, source_length, hidden)`, *optional*):
+            What `tail.encode` gives for the source, with a graph if the trunk is trained; `None` encodes it here.
 
     Raises:
-        EditableValueError: if the target is empty, no alternative is left, or a prefix is longer than the target.
+        EditableValueError:
+            if `check_edit` refuses it, the target is empty, no alternative is left, or a prefix is longer than the
+            target.
     """
 
     def __init__(
@@ -49,18 +53,22 @@ class TranslationEditProblem:
         tail: Tail,
         input_ids: Tensor,
         attention_mask: Tensor | None,
-        labels: Tensor,
-        alternative_labels: Tensor,
+        labels: Tensor | None,
+        alternative_labels: Tensor | None,
         prefix_labels: Tensor | None = None,
         *,
         length_penalty: float,
         create_graph: bool = False,
+        encoded: Tensor | None = None,
     ):
+        check_edit(tail.model.config, input_ids, labels, alternative_labels)
         self.parameters: dict[str, Tensor] = dict(tail.parameters)
         self.length_penalty = length_penalty
         self.create_graph = create_graph
         self._tail = tail
         self._source = (input_ids, attention_mask)
+        with torch.set_grad_enabled(create_graph):
+            self._encoded = tail.encode(*self._source) if encoded is None else encoded
         self._labels = candidates(labels, alternative_labels)
         whole = self._labels.shape[0]
         if prefix_labels is not None:
@@ -76,11 +84,11 @@ class TranslationEditProblem:
         self._compared_lengths = torch.cat([self._lengths[:1].expand(whole), self._lengths[whole:]])
         self._prefixes_shared = takes_prefix_trees(tail.model)
         with torch.no_grad():
-            self._states = self._record(slice(None))
+            self._states = self._record(slice(None), self._encoded.detach())
             if not tail.is_checked:
-                tail.check_exact(tail.record(*self._source, self._labels[:1]))
+                tail.check_exact(tail.record(*self._source, self._labels[:1], self._encoded.detach()))
+        self._fixed = tail.fixed_parameters if create_graph else []
         self._pairs: dict[int, TrunkStates | PrefixStates] = {}
-        self._encoded: Tensor | None = None
         self._bound: NormalizerBound | None = None
 
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
@@ -108,7 +116,7 @@ class TranslationEditProblem:
             with torch.enable_grad():
                 own = states.replaced(inputs)
                 if gradient is not None:
-                    return with_gradients(value, [self._tail.prefix_hidden(own, parameters)], [gradient])
+                    return with_gradients(value, [self._tail.hidden(own, parameters)], [gradient[None]])
                 if known is not None:
                     log_probs = self._trained_log_probs(own, parameters, rows, *known)
                 else:
@@ -117,20 +125,20 @@ class TranslationEditProblem:
             # Two sequences and all of them differ by rounding; the value that decides is the one over all.
             return one + (value - one).detach()
 
-        return EditTerm(value, loss, states.differentiable(), self._tail.fixed_parameters)
+        return EditTerm(value, loss, states.differentiable(), self._fixed)
 
     def _leading_scores(self, parameters: dict[str, Tensor]) -> LeadingScores | None:
         """The scores that matter, where they can be had without all others."""
         projection = self._tail.projection
         if projection is None or not isinstance(self._states, PrefixStates):
             return None
-        hidden = self._tail.prefix_hidden(self._states, parameters)
+        hidden = self._tail.hidden(self._states, parameters)[0]
         rows = (self._states.tree.places, self._scored)
         scores = LeadingScores(projection, hidden, *rows, self._terms, self._bound)
         self._bound = scores.bound
         return scores
 
-    def _record(self, rows: slice | list[int], encoded: Tensor | None = None) -> TrunkStates | PrefixStates:
+    def _record(self, rows: slice | list[int], encoded: Tensor) -> TrunkStates | PrefixStates:
         if self._prefixes_shared:
             return self._tail.record_prefixes(*self._source, self._labels[rows], self._scored[rows], encoded)
         return self._tail.record(*self._source, self._labels[rows], encoded)
@@ -143,16 +151,16 @@ class TranslationEditProblem:
         double_backward: bool = False,
     ) -> Tensor:
         """Log-probability of each token of the rows, whose states these are."""
+        logits = self._tail.logits(states, parameters, double_backward)
         if isinstance(states, PrefixStates):
-            logits = self._tail.prefix_logits(states, parameters, double_backward)
-            return states.tree.token_log_probs(logits, self._scored[rows])
-        return token_log_probs(self._tail.logits(states, parameters, double_backward), self._scored[rows])
+            return states.tree.token_log_probs(logits[0], self._scored[rows])
+        return token_log_probs(logits, self._scored[rows])
 
     def _trained_log_probs(
         self, states: PrefixStates, parameters: dict[str, Tensor], rows: list[int], predicted: Tensor, known: Tensor
     ) -> Tensor:
         """The same with a graph for second derivatives, from what the rows' prefixes are known to predict."""
-        labels, hidden = self._scored[rows], self._tail.prefix_hidden(states, parameters, double_backward=True)
+        labels, hidden = self._scored[rows], self._tail.hidden(states, parameters, double_backward=True)[0]
         needed = labels != PADDING
         places = states.tree.places[needed]
         probabilities = predicted.new_zeros(hidden.shape[0], predicted.shape[1])
@@ -168,8 +176,6 @@ class TranslationEditProblem:
     def _pair(self, winner: int) -> TrunkStates | PrefixStates:
         """Trunk states of the target and one other row; with a graph, if the trunk is trained through them."""
         rows = [0, winner]
-        if self.create_graph and self._encoded is None:
-            self._encoded = self._tail.encode(*self._source)
         if winner not in self._pairs:
             self._pairs[winner] = self._record(rows, self._encoded) if self.create_graph else self._states.rows(rows)
         return self._pairs[winner]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .configuration import EditConfig, EditOptimizer
 from .errors import NonFiniteEditError
 from .gradients import recomputed
-from .rmsprop import rmsprop_step
+from .rmsprop import rmsprop_step, rmsprop_step_
 
 
 class EditProblem(Protocol):
@@ -300,9 +300,11 @@ class RMSProp(GradientEditor):
     _coefficients = {"learning_rate": _POSITIVE, "beta": _UNIT}
 
     def update(self, values: list[Tensor], gradients: list[Tensor], state: dict) -> list[Tensor]:
-        given = (self._value("learning_rate"), self._value("beta"), self.epsilon)
+        rate, beta, step = self._value("learning_rate"), self._value("beta"), rmsprop_step
+        if not torch.is_grad_enabled():
+            rate, beta, step = rate.item(), beta.item(), rmsprop_step_
         means = state.get("rms", [None] * len(values))
-        steps = [rmsprop_step(*tensors, *given) for tensors in zip(values, gradients, means, strict=True)]
+        steps = [step(*tensors, rate, beta, self.epsilon) for tensors in zip(values, gradients, means, strict=True)]
         values, state["rms"] = (list(tensors) for tensors in zip(*steps, strict=True))
         return values
 

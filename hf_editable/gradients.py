@@ -36,6 +36,26 @@ def with_gradients(value: Tensor, inputs: Sequence[Tensor], gradients: Sequence[
     return _WithGradients.apply(value, gradients, *inputs)
 
 
+class _Branch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@torch.compiler.disable
+def branch(tensor: Tensor) -> Tensor:
+    """
+    The tensor as one branch of the graph: gradients that arrive here are summed up before they reach the tensor.
+    Sparse ones stay sparse that way, where each would make a copy of the dense sum that they are added to. (Compiled
+    code knows dense ones only.)
+    """
+    return _Branch.apply(tensor)
+
+
 class _Recomputed(torch.autograd.Function):
     """Keeps what a function was given, and runs it again in the backward pass."""
 

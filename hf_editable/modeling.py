@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from .configuration import EditConfig
 from .edit_result import EditResult, edit_result
-from .editing import JointEditProblem, TranslationEditProblem, check_edit
+from .editing import JointEditProblem, TranslationEditProblem
 from .editors import make_editor
 from .errors import EditableFileError, EditableValueError
 from .files import check_folder
@@ -243,18 +243,17 @@ class EditableMixin:
         prefix_labels: Tensor | None = None,
         *,
         config: EditConfig,
-        create_graph: bool = False,
+        **options: Any,
     ) -> TranslationEditProblem:
-        check_edit(self.config, input_ids, labels, alternative_labels)
         return TranslationEditProblem(
             tail,
             input_ids,
             attention_mask,
             labels,
-            alternative_labels[:, : config.num_alternatives],
+            None if alternative_labels is None else alternative_labels[:, : config.num_alternatives],
             prefix_labels,
             length_penalty=self.edit_length_penalty(config),
-            create_graph=create_graph,
+            **options,
         )
 
     def edit_length_penalty(self, config: EditConfig | None = None) -> float:

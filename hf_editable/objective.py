@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from .editing import check_edit
 from .errors import EditableValueError
 from .families import decoder_inputs, routing_inputs, routing_loss
 from .gradients import with_gradients
@@ -54,7 +55,7 @@ def editable_objective(
     model: "EditableMixin",
     base_forward: Callable[..., Any],
     inputs: dict[str, Any],
-    edits: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    edits: Sequence[Tensor | None],
     label_smoothing: float,
     reference_logits: Tensor | None,
     num_items: int | Tensor | None,
@@ -121,7 +122,7 @@ def _base_loss(
 def _edit_terms(
     model: "EditableMixin",
     tail: Tail,
-    edits: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    edits: Sequence[Tensor | None],
     states: TrunkStates,
     logits: Tensor,
     labels: Tensor,
@@ -134,13 +135,14 @@ def _edit_terms(
     sums = {"edit_loss": unused, "kl": logits.new_zeros((), dtype=torch.float32)}
     sums |= {name: logits.new_zeros((), dtype=torch.float32) for name in ("successes", "steps")}
     fixed = _Sums(tail.fixed_parameters)
-    chunks = torch.arange(labels.shape[0]).tensor_split(edits[0].shape[0])
-    for index, chunk in enumerate(chunks):
-        edit = [None if tensor is None else tensor[index : index + 1] for tensor in edits]
+    each = [[None if tensor is None else tensor[i : i + 1] for tensor in edits] for i in range(len(edits[0]))]
+    check_edit(model.config, each[0][0], *each[0][2:4])  # what the encoder is given is as long for all of them
+    encoded = tail.encode(*edits[:2])
+    chunks = torch.arange(labels.shape[0]).tensor_split(len(each))
+    for edit, source, chunk in zip(each, encoded.split(1), chunks, strict=True):
+        problem = model._edit_problem(tail, *edit, config=config, create_graph=create_graph, encoded=source)
         with torch.enable_grad():
-            outcome = model.editor(
-                model._edit_problem(tail, *edit, config=config, create_graph=create_graph), create_graph=create_graph
-            )
+            outcome = model.editor(problem, create_graph=create_graph)
         sums["edit_loss"] = sums["edit_loss"] + outcome.loss.clamp(min=0.0)
         sums["successes"] = sums["successes"] + (outcome.loss.detach() <= 0)
         sums["steps"] = sums["steps"] + outcome.steps

@@ -1,22 +1,26 @@
 """The distinct prefixes of several translations: alternatives that come from one beam search have most in common."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .scoring import PADDING, full_precision
 
 
-# Families whose decoder layers know of positions only what is in their hidden states and their mask, so that prefixes
-# can stand side by side in one sequence. (In T5, say, the layers themselves measure distances along the sequence.)
+# Families whose decoder layers know of positions only what is in their hidden states and what their attention is
+# given, so that prefixes can stand side by side in one sequence. (T5's, say, measure distances along the sequence.)
 MASKED_FAMILIES = (
     "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "m2m_100", "marian", "mbart", "pegasus", "pegasus_x",
     "plbart", "seamless_m4t", "seamless_m4t_v2",
 )  # fmt: skip
-# Other kernels take no mask of one's own.
+# What other kernels give differs by more than rounding.
 MASKED_ATTENTION = ("eager", "sdpa")
+_NAME = "hf_editable_prefixes"
 
 
 def takes_prefix_trees(model: PreTrainedModel) -> bool:
@@ -31,16 +35,13 @@ class PrefixTree:
     The distinct prefixes of translations as the decoder reads them, each after the one that it continues.
 
     Args:
-        rows (`torch.LongTensor` of shape `(prefixes,)`): a translation that each prefix is of.
-        columns (`torch.LongTensor` of shape `(prefixes,)`): position of its last token in that translation.
-        visible (`torch.BoolTensor` of shape `(prefixes, prefixes)`): which prefixes a prefix continues, and itself.
         places (`torch.LongTensor` of shape `(batch, length)`): the prefix that ends at each position of a translation.
+        ends (`torch.LongTensor` of shape `(prefixes,)`):
+            a position at which each ends, the positions of all translations counted one after the other.
     """
 
-    rows: Tensor
-    columns: Tensor
-    visible: Tensor
     places: Tensor
+    ends: Tensor
 
     @classmethod
     def of(cls, decoder_input_ids: Tensor, labels: Tensor) -> "PrefixTree":
@@ -52,41 +53,33 @@ class PrefixTree:
             labels (`torch.LongTensor` of shape `(batch, length)`): what it predicts, −100 on what is not needed.
         """
         found: dict[tuple[int, int], int] = {}
-        rows, columns, paths = [], [], []
         places = torch.zeros(labels.shape, dtype=torch.long)
         needed = (labels != PADDING).cpu()
         lengths = (needed * torch.arange(1, labels.shape[1] + 1)).amax(1).tolist()
         for row, (tokens, length) in enumerate(zip(decoder_input_ids.tolist(), lengths, strict=True)):
             parent = -1
-            for column, token in enumerate(tokens[:length]):
-                place = found.setdefault((parent, token), len(paths))
-                if place == len(paths):
-                    rows.append(row)
-                    columns.append(column)
-                    paths.append([*(paths[parent] if parent >= 0 else ()), place])
-                places[row, column] = parent = place
-        visible = torch.zeros(len(paths), len(paths), dtype=torch.bool)
-        for place, path in enumerate(paths):
-            visible[place, path] = True
-        device = labels.device
-        return cls(*(torch.as_tensor(value, device=device) for value in (rows, columns, visible, places)))
+            path = [parent := found.setdefault((parent, token), len(found)) for token in tokens[:length]]
+            places[row, :length] = torch.tensor(path, dtype=torch.long)
+        return cls._at(places.to(labels.device), len(found))
+
+    @classmethod
+    def _at(cls, places: Tensor, count: int) -> "PrefixTree":
+        positions = torch.arange(places.numel(), device=places.device)
+        ends = positions.new_full((count,), places.numel()).scatter_reduce_(0, places.flatten(), positions, "amin")
+        return cls(places, ends)
 
     def select(self, rows: list[int]) -> tuple["PrefixTree", Tensor]:
         """The prefixes of some translations, and which of all prefixes these are."""
-        needed = torch.zeros(len(self.rows), dtype=torch.bool, device=self.rows.device)
-        needed[self.places[rows]] = True
-        chosen = self.visible[needed].any(0).nonzero().flatten()
-        new = torch.zeros_like(self.rows)
-        new[chosen] = torch.arange(len(chosen), device=chosen.device)
-        visible = self.visible[chosen][:, chosen]
-        return PrefixTree(self.rows[chosen], self.columns[chosen], visible, new[self.places[rows]]), chosen
+        chosen, places = self.places[rows].unique(return_inverse=True)
+        return self._at(places, len(chosen)), chosen
 
-    def mask(self, dtype: torch.dtype) -> Tensor:
-        """`visible` in additive form, of shape `(1, 1, prefixes, prefixes)`."""
-        lowest = torch.finfo(dtype).min
-        return torch.zeros(self.visible.shape, dtype=dtype, device=self.visible.device).masked_fill(
-            ~self.visible, lowest
-        )[None, None]
+    def spread(self, states: Tensor) -> Tensor:
+        """`(prefixes, ...)` to `(batch, length, ...)`: what is of each prefix, at each place where it ends."""
+        return states.index_select(0, self.places.flatten()).unflatten(0, self.places.shape)
+
+    def gather(self, states: Tensor) -> Tensor:
+        """The inverse, `(batch, length, ...)` to `(prefixes, ...)`."""
+        return states.flatten(0, 1).index_select(0, self.ends)
 
     def token_log_probs(self, logits: Tensor, labels: Tensor) -> Tensor:
         """
@@ -102,3 +95,52 @@ class PrefixTree:
         log_probs = full_precision(logits).log_softmax(-1)
         padding = labels == PADDING
         return log_probs[self.places, labels.masked_fill(padding, 0)].masked_fill(padding, 0.0)
+
+
+class PrefixAttention:
+    """
+    Configuration of decoder layers whose attention can be given a [`PrefixTree`] in place of a mask.
+
+    Args:
+        config ([`~transformers.PreTrainedConfig`]): their own, whose every attribute it has.
+
+    Attributes:
+        takes_trees (`bool`): whether layers are given trees now.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        self.config = config
+        self.takes_trees = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["config"], name)
+
+    @property
+    def _attn_implementation(self) -> str | None:
+        return _NAME if self.takes_trees else self.config._attn_implementation
+
+    @classmethod
+    def of(cls, layers: Iterable[nn.Module]) -> list["PrefixAttention"]:
+        """Give layers such configurations, as many as they have configurations."""
+        made: dict[int, PrefixAttention] = {}
+        for module in (module for layer in layers for module in layer.modules() if "config" in vars(module)):
+            module.config = made.setdefault(id(module.config), cls(module.config))
+        return list(made.values())
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: PrefixTree | Tensor | None, **kwargs
+) -> tuple[Tensor, None]:
+    """
+    Attention of every prefix to those that it continues, translation by translation: `heads × length²` products for
+    each of them, where one matrix over all prefixes would have `heads × prefixes²`.
+    """
+    if not isinstance(attention_mask, PrefixTree):  # to the source
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    rows = [attention_mask.spread(states[0].transpose(0, 1)).transpose(1, 2) for states in (query, key, value)]
+    kwargs["is_causal"] = True
+    attended, _ = sdpa_attention_forward(module, *rows, None, **kwargs)
+    return attention_mask.gather(attended)[None], None
+
+
+AttentionInterface.register(_NAME, _attend)

@@ -1,4 +1,4 @@
-"""A step of RMSProp that is differentiated as a whole, with few tensors of the parameters' size."""
+"""A step of RMSProp: differentiated as a whole, with few tensors of the parameters' size; or in place."""
 
 from typing import Any
 
@@ -53,3 +53,12 @@ def rmsprop_step(
         `tuple(torch.Tensor, torch.Tensor)`: the new θ and rms.
     """
     return _Step.apply(value, gradient, mean, rate, beta, epsilon)
+
+
+@torch.no_grad()
+def rmsprop_step_(
+    value: Tensor, gradient: Tensor, mean: Tensor | None, rate: float, beta: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """The same but for rounding, in the places of θ and rms."""
+    mean = gradient.square() if mean is None else mean.mul_(beta).addcmul_(gradient, gradient, value=1 - beta)
+    return value.addcdiv_(gradient, (mean + epsilon).sqrt_(), value=-rate), mean

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from .gradients import branch
 
 
 # With what every family's decoder layers begin; FSMT's, which do not, are given recorded calls only.
@@ -69,3 +71,15 @@ def shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Mod
     }
     twin.__dict__.update(own)  # setting attributes of modules is slow
     return twin
+
+
+def make_embeddings_sparse(twin: nn.Module) -> None:
+    """
+    Give embeddings of a copy sparse gradients, which reach the shared weights in one sum: or else each batch that is
+    trained through would make a gradient of the size of the vocabulary.
+    """
+    branches: dict[int, Tensor] = {}
+    for module in twin.modules():
+        if isinstance(module, nn.Embedding) and module.weight.device.type in ("cpu", "cuda"):
+            module.sparse, weight = True, module.weight
+            module._parameters["weight"] = branches.setdefault(id(weight), branch(weight))

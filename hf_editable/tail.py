@@ -24,9 +24,9 @@ from .configuration import EditConfig
 from .errors import EditableTypeError
 from .families import BATCH_DIMENSIONS, decoder_inputs, encoder_output
 from .layers import find_decoder_layers, layer_indices, select_parameters
-from .prefix_tree import PrefixTree
+from .prefix_tree import PrefixAttention, PrefixTree
 from .projection import TrainedProjection
-from .stand_ins import Recorded, Recorder, Replay, shared_copy
+from .stand_ins import Recorded, Recorder, Replay, make_embeddings_sparse, shared_copy
 from .trunk_states import PrefixStates, TrunkStates
 
 
@@ -63,10 +63,7 @@ class Tail:
         self._trunk_layers = [Replay(shared_copy(layer, trunk_copies)) for layer in layers[: edited[0]]]
         trunk_copies[layers] = nn.ModuleList([*self._trunk_layers, self._recorder]).eval()
         self._trunk = shared_copy(model, trunk_copies)
-        for module in self._trunk.modules():
-            # Or else each batch that is trained through would make a gradient of the size of the vocabulary.
-            if isinstance(module, nn.Embedding) and module.weight.device.type in ("cpu", "cuda"):
-                module.sparse = True
+        make_embeddings_sparse(self._trunk)
         encoder = model.get_encoder()
         self._copies: dict[nn.Module, nn.Module] = {encoder: encoder}
         head = model.get_output_embeddings()
@@ -76,6 +73,7 @@ class Tail:
         self._tail_layers = [Replay(shared_copy(layer, self._copies)) for layer in layers[edited[0] :]]
         self._copies[layers] = nn.ModuleList(self._tail_layers).eval()
         self._tail = shared_copy(model, self._copies)
+        self._attention = PrefixAttention.of([*self._trunk_layers, *self._tail_layers])
         self._slots = {name: self._slot(model, name) for name in self.parameters}
 
     def _slot(self, model: PreTrainedModel, name: str) -> tuple[nn.Module, str]:
@@ -125,24 +123,57 @@ class Tail:
         return TrunkStates(call, input_ids, encoder_states, attention_mask, decoder_input_ids, dimensions)
 
     def logits(
-        self, states: TrunkStates, parameters: Mapping[str, Tensor] | None = None, double_backward: bool = False
+        self,
+        states: TrunkStates | PrefixStates,
+        parameters: Mapping[str, Tensor] | None = None,
+        double_backward: bool = False,
     ) -> Tensor:
         """
-        Logits of the recorded translations.
+        Logits of the recorded translations; on prefixes the same but for rounding.
 
         Args:
-            states ([`TrunkStates`]): what `record` or `watch` recorded.
+            states ([`TrunkStates`] or [`PrefixStates`]): what `record`, `watch` or `record_prefixes` recorded.
             parameters (`dict[str, torch.Tensor]`, *optional*): edited parameters; `None` takes the model's own.
             double_backward (`bool`, *optional*, defaults to `False`):
                 Use attention kernels that can be differentiated twice, which the fused ones cannot.
 
         Returns:
-            `torch.Tensor` of shape `(batch, length, vocabulary)`.
+            `torch.Tensor` of shape `(batch, length, vocabulary)`, or `(1, prefixes, vocabulary)`.
         """
+        return self._after(lambda given: self._run(self._tail, given).logits, states, parameters, double_backward)
+
+    def hidden(
+        self,
+        states: TrunkStates | PrefixStates,
+        parameters: Mapping[str, Tensor] | None = None,
+        double_backward: bool = False,
+    ) -> Tensor:
+        """What the output projection is given, of shape `(batch, length, hidden)`; see `logits`."""
+
+        def entering(given: TrunkStates) -> Tensor:
+            return self._entering(lambda: self._run(self._tail, given), [self._head])
+
+        return self._after(entering, states, parameters, double_backward)
+
+    def _after(
+        self,
+        run: Callable[[TrunkStates], Tensor],
+        states: TrunkStates | PrefixStates,
+        parameters: Mapping[str, Tensor] | None,
+        double_backward: bool,
+    ) -> Tensor:
+        """What a run of the tail gives from the recorded states on."""
         self._set(parameters or self.parameters)
-        self._replay(self._tail_layers, call=states.call)
-        with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
-            return self._run(self._tail, states).logits
+        if isinstance(states, PrefixStates):
+            self._replay(self._tail_layers, hidden=states.hidden, tree=states.tree)
+            states = states.source
+        else:
+            self._replay(self._tail_layers, call=states.call)
+        try:
+            with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
+                return run(states)
+        finally:
+            self._replay(self._tail_layers)
 
     def record_prefixes(
         self,
@@ -170,51 +201,18 @@ class Tail:
         rows = [None if tensor is None else tensor.expand(len(tokens), *tensor.shape[1:]) for tensor in source]
         whole = self.states(((), {}), *rows, tokens)
         hidden = self._entering(lambda: self._run(self._trunk, whole), self._trunk_layers[:1])
-        hidden = hidden[tree.rows, tree.columns].unsqueeze(0)
-        states = PrefixStates(tree, tree.mask(hidden.dtype), hidden, self.states(((), {}), *source, tokens[:1, :1]))
+        hidden = tree.gather(hidden).unsqueeze(0)
+        states = PrefixStates(tree, hidden, self.states(((), {}), *source, tokens[:1, :1]))
         if self._trunk_layers:
-            self._replay(self._trunk_layers, hidden=hidden, mask=states.mask)
+            self._replay(self._trunk_layers, hidden=hidden, tree=tree)
             states = replace(states, hidden=self._entering(lambda: self._run(self._trunk, states.source)))
         return states
-
-    def prefix_logits(
-        self,
-        states: PrefixStates,
-        parameters: Mapping[str, Tensor] | None = None,
-        double_backward: bool = False,
-    ) -> Tensor:
-        """
-        Logits after each recorded prefix, of shape `(prefixes, vocabulary)`: those of `logits`, but for rounding.
-
-        Args:
-            states ([`PrefixStates`]): what `record_prefixes` recorded.
-            parameters, double_backward: see `logits`.
-        """
-        self._set(parameters or self.parameters)
-        self._replay(self._tail_layers, hidden=states.hidden, mask=states.mask)
-        with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
-            return self._run(self._tail, states.source).logits[0]
-
-    def prefix_hidden(
-        self, states: PrefixStates, parameters: Mapping[str, Tensor], double_backward: bool = False
-    ) -> Tensor:
-        """
-        What the output projection is given after each recorded prefix, of shape `(prefixes, hidden)`.
-
-        Args:
-            states ([`PrefixStates`]): what `record_prefixes` recorded.
-            parameters, double_backward: see `logits`.
-        """
-        self._set(parameters)
-        self._replay(self._tail_layers, hidden=states.hidden, mask=states.mask)
-        with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
-            return self._entering(lambda: self._run(self._tail, states.source), [self._head])[0]
 
     @property
     def projection(self) -> tuple[Tensor, Tensor | None] | None:
         """
-        Weight, of shape `(vocabulary, hidden)`, and bias by which logits come from what `prefix_hidden` gives. `None`
-        if they do so in another way, or in less than single precision.
+        Weight, of shape `(vocabulary, hidden)`, and bias by which logits come from what `hidden` gives. `None` if they
+        do so in another way, or in less than single precision.
         """
         if not _EXACT.get(self._kinds):
             return None
@@ -226,7 +224,8 @@ class Tail:
     def trained_projection(self) -> TrainedProjection | None:
         """The same for edits that are trained through; `None` too if what they keep is not to be kept."""
         projection = None if self._checkpoint else self.projection
-        if projection is None or (projection[1] is not None and projection[1].requires_grad):
+        bias = None if self._head is None else self._head.layer.bias
+        if projection is None or (bias is not None and bias.requires_grad):
             return None
         return TrainedProjection(projection[0])
 
@@ -256,18 +255,20 @@ class Tail:
         args, kwargs = self._call_in(run, before)
         return args[0] if args else kwargs["hidden_states"]
 
-    @staticmethod
     def _replay(
+        self,
         layers: Sequence[Replay],
         call: tuple[tuple, dict[str, Any]] | None = None,
         hidden: Tensor | None = None,
-        mask: Tensor | None = None,
+        tree: PrefixTree | None = None,
     ) -> None:
-        """Set what layers are to be called with: the first one the call or the hidden states, and all the mask."""
+        """Set what layers are to be called with: the first one the call or the hidden states, and all the tree."""
+        for attention in self._attention:
+            attention.takes_trees = tree is not None
         for layer in layers:
             layer.call, layer.replaced = call, {}
             layer.replaced |= {} if hidden is None else {"hidden_states": hidden}
-            layer.replaced |= {} if mask is None else {"attention_mask": mask}
+            layer.replaced |= {} if tree is None else {"attention_mask": tree}
             call = hidden = None
 
     def trunk_step(self, tokens: Tensor, encoder_states: Tensor, attention_mask: Tensor, cache: Cache) -> Tensor:
@@ -348,8 +349,7 @@ class Tail:
             )
         is_linear = self._head is not None
         if is_linear:
-            hidden = self._entering(lambda: self._run(self._tail, states), [self._head])
-            own = nn.functional.linear(hidden, self._head.layer.weight, self._logits_bias())
+            own = nn.functional.linear(self.hidden(states), self._head.layer.weight, self._logits_bias())
             is_linear = bool(torch.isclose(own, found, equal_nan=True).all())
         _EXACT[self._kinds] = is_linear
 

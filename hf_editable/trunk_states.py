@@ -86,13 +86,11 @@ class PrefixStates:
 
     Args:
         tree ([`PrefixTree`]): the prefixes.
-        mask (`torch.Tensor` of shape `(1, 1, prefixes, prefixes)`): which of them each consists of, in additive form.
         hidden (`torch.Tensor` of shape `(1, prefixes, hidden)`): the hidden states.
         source ([`TrunkStates`]): the source, beside a decoder input of one token.
     """
 
     tree: PrefixTree
-    mask: Tensor
     hidden: Tensor
     source: TrunkStates
 
@@ -111,7 +109,7 @@ class PrefixStates:
     def rows(self, index: list[int]) -> "PrefixStates":
         """The states of some of the translations' prefixes."""
         tree, chosen = self.tree.select(index)
-        return PrefixStates(tree, self.mask[..., chosen, :][..., chosen], self.hidden[:, chosen], self.source)
+        return PrefixStates(tree, self.hidden[:, chosen], self.source)
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -44,7 +44,7 @@ def test_the_bound_is_never_above_the_normalizer(scale, bias):
         assert (found >= few.logsumexp(-1)).all()
     near = torch.nn.functional.linear(anchors, weight, b)
     if scale == 0.1:
-        assert (near.logsumexp(-1) - bound(anchors)[1]).max() < 0.1 < (near.logsumexp(-1) - few.logsumexp(-1)[0]).max()
+        assert (near.logsumexp(-1) - bound(anchors)[1]).max() < 0.2 < (near.logsumexp(-1) - few.logsumexp(-1)[0]).max()
 
 
 def test_with_the_whole_vocabulary_the_bound_is_the_normalizer():
@@ -86,7 +86,7 @@ def search_case(seed):
 def test_the_largest_term_is_that_of_all(seed):
     tree, labels, terms = search_case(seed)
     weight, bias = projection(seed, scale=0.5)
-    anchors = states(seed, len(tree.rows))
+    anchors = states(seed, len(tree.ends))
     bound, predicted = None, []
     for step in range(4):
         hidden = anchors + states(100 + seed, len(anchors), 0.15 * step)
@@ -105,7 +105,7 @@ def test_the_largest_term_is_that_of_all(seed):
 def test_gradient_of_the_largest_term(bounded):
     tree, labels, terms = search_case(3)
     weight, bias = (tensor.double() for tensor in projection(3, scale=0.5))
-    anchors = states(3, len(tree.rows)).double()
+    anchors = states(3, len(tree.ends)).double()
     bound = LeadingScores((weight, bias), anchors, tree.places, labels, terms).bound
     hidden = (anchors + states(4, len(anchors), 0.2)).requires_grad_()
     logits = torch.nn.functional.linear(hidden, weight, bias)
@@ -118,7 +118,7 @@ def test_gradient_of_the_largest_term(bounded):
 
 
 def not_a_number(tree):
-    hidden = states(0, len(tree.rows))
+    hidden = states(0, len(tree.ends))
     hidden[0, 0] = torch.nan
     return hidden
 
@@ -126,7 +126,7 @@ def not_a_number(tree):
 def test_not_a_number_comes_through():
     tree, labels, terms = search_case(0)
     weight, bias = projection(0)
-    bound = LeadingScores((weight, bias), states(0, len(tree.rows)), tree.places, labels, terms).bound
+    bound = LeadingScores((weight, bias), states(0, len(tree.ends)), tree.places, labels, terms).bound
     scores = LeadingScores((weight, bias), not_a_number(tree), tree.places, labels, terms, bound)
     assert terms(scores.log_probs).max(0).values.isnan()
 

@@ -27,13 +27,12 @@ def test_each_prefix_is_there_once():
     tokens = torch.tensor([[2, 5, 6, 7], [2, 5, 6, 8], [2, 5, 9, 1], [2, 5, 6, 7]])
     tree = PrefixTree.of(tokens, LABELS)
     assert tree.places.tolist() == [[0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 5, 0], [0, 1, 2, 3]]
-    assert [(int(row), int(column)) for row, column in zip(tree.rows, tree.columns, strict=True)] == [
-        (0, 0), (0, 1), (0, 2), (0, 3), (1, 3), (2, 2)
-    ]  # fmt: skip
-    assert tree.visible[4].nonzero().flatten().tolist() == [0, 1, 2, 4]
+    assert tree.ends.tolist() == [0, 1, 2, 3, 7, 10]
     few, chosen = tree.select([0, 2])
     assert chosen.tolist() == [0, 1, 2, 3, 5] and few.places.tolist() == [[0, 1, 2, 3], [0, 1, 4, 0]]
-    assert few.visible[4].tolist() == [True, True, False, False, True]
+    assert few.ends.tolist() == [0, 1, 2, 3, 6]
+    states = torch.arange(5.0)[:, None]
+    assert few.spread(states).shape == (2, 4, 1) and torch.equal(few.gather(few.spread(states)), states)
 
 
 @pytest.mark.parametrize("layers", [-1, [0, 2], [0]], ids=["last", "first and last", "first"])
@@ -52,10 +51,10 @@ def test_scores_on_prefixes_are_those_of_whole_translations(family, layers):
     }
     for parameters in (None, moved):
         expected = token_log_probs(tail.logits(tail.record(*source(), LABELS), parameters), LABELS)
-        found = states.tree.token_log_probs(tail.prefix_logits(states, parameters), LABELS)
+        found = states.tree.token_log_probs(tail.logits(states, parameters)[0], LABELS)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         pair = states.rows([0, 2])
-        few = pair.tree.token_log_probs(tail.prefix_logits(pair, parameters), LABELS[[0, 2]])
+        few = pair.tree.token_log_probs(tail.logits(pair, parameters)[0], LABELS[[0, 2]])
         torch.testing.assert_close(few, expected[[0, 2]], rtol=1e-4, atol=1e-5)
 
 
@@ -66,13 +65,19 @@ def test_other_layers_measure_distances_themselves():
     assert not takes_prefix_trees(model)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @torch.no_grad()
-def test_prefixes_leave_no_trace_in_the_tail():
+def test_prefixes_leave_no_trace_in_the_tail(attention):
     model = build("marian").eval()
+    model.set_attn_implementation(attention)
     tail, batch = Tail(model, EditConfig()), (*source(), LABELS)
     expected = tail.logits(tail.record(*batch))
-    tail.prefix_logits(tail.record_prefixes(*batch, LABELS))
-    assert torch.equal(tail.logits(tail.record(*batch)), expected)
+    prefixes = tail.record_prefixes(*batch, LABELS)
+    found = prefixes.tree.token_log_probs(tail.logits(prefixes)[0], LABELS)
+    torch.testing.assert_close(found, token_log_probs(expected, LABELS), rtol=1e-4, atol=1e-5)
+    states = tail.record(*batch)
+    assert not any(attention.takes_trees for attention in tail._attention)
+    assert torch.equal(tail.logits(states), expected)
 
 
 def test_known_gradients():
