@@ -1,5 +1,6 @@
 """Log-probabilities inside edits that are trained through, with the gradient of the output projection in one sum."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,12 +48,13 @@ class TrainedProjection:
         """
         return _TokenLogProbs.apply(hidden, self._handle, self, places, tokens, probabilities, known)
 
-    def add(self, left: Tensor, right: Tensor, tokens: Tensor, rows: Tensor) -> None:
+    def add(self, factors: Sequence[tuple[Tensor, Tensor]], tokens: Tensor, rows: Tensor) -> None:
         """
         Add to the weight's gradient.
 
         Args:
-            left, right (`torch.Tensor` of shapes `(n, vocabulary)` and `(n, hidden)`): factors of a part of it.
+            factors (`list[tuple[torch.Tensor, torch.Tensor]]`):
+                matrices of shapes `(n, vocabulary)` and `(n, hidden)`, whose products are parts of it.
             tokens, rows (`torch.Tensor` of shapes `(m,)` and `(m, hidden)`): what single tokens' rows get besides.
         """
         if not self._handle.requires_grad:
@@ -61,7 +63,7 @@ class TrainedProjection:
         if self._sum is None or current != self._pass:  # another pass may have ended without asking for this gradient
             self._pass, self._sum, self._waiting = current, torch.zeros_like(self.weight), []
         self._sum.index_add_(0, tokens, rows)
-        self._waiting.append((left, right))
+        self._waiting += factors
         if sum(left.numel() for left, _ in self._waiting) >= _MOST_WAITING:
             self._multiply()
 
@@ -124,7 +126,7 @@ class _TokenLogProbs(torch.autograd.Function):
             given = (shares, hidden, handle, ctx.projection, probabilities, places, tokens)
             return _HiddenGradient.apply(*given), *_NOTHING
         gradient, whole = hidden_gradient(shares, places, tokens, probabilities, ctx.projection.weight)
-        ctx.projection.add(-whole * probabilities, hidden, tokens, shares[:, None] * hidden[places])
+        ctx.projection.add([(probabilities, -whole * hidden)], tokens, shares[:, None] * hidden[places])
         return gradient, *_NOTHING
 
 
@@ -155,11 +157,11 @@ class _HiddenGradient(torch.autograd.Function):
         along = gradient @ weight.T
         mean = torch.linalg.vecdot(probabilities, along)
         of_shares = torch.linalg.vecdot(gradient[places], weight[tokens]) - mean[places]
-        change = along.sub_(mean[:, None]).mul_(probabilities).mul_(-whole)
-        left = torch.cat([-whole * probabilities, change])
-        rows = shares[:, None] * gradient[places]
-        ctx.projection.add(left, torch.cat([gradient, hidden]), tokens, rows)
-        return of_shares, change @ weight, None, None, None, None, None
+        # `whole` scales the small factors: those of the vocabulary's size are made once and not passed over again.
+        change = along.sub_(mean[:, None]).mul_(probabilities)
+        factors = [(probabilities, -whole * gradient), (change, -whole * hidden)]
+        ctx.projection.add(factors, tokens, shares[:, None] * gradient[places])
+        return of_shares, (change @ weight).mul_(-whole), None, None, None, None, None
 
 
 def hidden_gradient(

@@ -15,19 +15,19 @@ class _Step(torch.autograd.Function):
         after = gradient.square()
         if mean is not None:
             after.lerp_(mean, beta.to(after.dtype))
-        root = (after + epsilon).sqrt_()
-        change = (gradient / root).mul_(rate)
-        ctx.save_for_backward(gradient, mean, root, rate, beta)
+        scale = (after + epsilon).rsqrt_()
+        change = (gradient * scale).mul_(rate)
+        ctx.save_for_backward(gradient, mean, scale, rate, beta)
         return torch.sub(value, change, out=change), after
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_value: Tensor, of_mean: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, mean, root, rate, beta = ctx.saved_tensors
-        along = of_value / root
+        gradient, mean, scale, rate, beta = ctx.saved_tensors
+        along = of_value * scale
         bend = along * gradient
         of_rate = -bend.sum() if ctx.needs_input_grad[3] else None
-        bend.div_(root.square()).mul_(0.5 * rate).add_(of_mean)  # the derivative with respect to the new mean
+        bend.mul_(scale).mul_(scale).mul_(0.5 * rate).add_(of_mean)  # the derivative with respect to the new mean
         inner = gradient * bend
         of_gradient = inner.mul_(2.0 if mean is None else 2.0 * (1.0 - beta)).sub_(along.mul_(rate))
         if mean is None:
