@@ -13,6 +13,8 @@ from .json_report import INTERVALS, JsonReport, check_any, markdown_table
 from .markup import with_interval
 
 
+# More of them on top of each other cannot be told apart.
+_MOST_HISTOGRAMS = 3
 _COLUMNS = ("Model", "BLEU", "Drawdown [95 %]", "Success", "Decode success", "Steps", "ms per edit", "Changed", "KL")
 
 
@@ -93,7 +95,8 @@ def format_table(reports: Sequence[EditReport]) -> str:
 
 def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> None:
     """
-    Draw how the BLEU drawdown is distributed over edits, with its mean and interval, for one or several reports.
+    Draw how the BLEU drawdown is distributed over edits, with its mean and interval, for one or several reports: as
+    histograms of up to three, as a mark for each edit of more.
 
     Without matplotlib (`pip install hf_editable[plots]`) nothing is drawn, with a warning.
 
@@ -108,26 +111,34 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
     count = min(40, max(8, math.ceil(math.sqrt(max(map(len, values)))) * 2))
     edges = np.linspace(low, high, count + 1)
 
-    def fill(figure: Any) -> None:
-        ratios = [0.35 * len(reports) + 0.15, 4]
-        strip, axes = open_axes(figure, 2, 1, sharex=True, height_ratios=ratios)
-        for position, (report, drawdowns) in enumerate(zip(reports, values, strict=True)):
-            color, mean = f"C{position}", report.summary["drawdown"]
-            bars = {"weights": np.full(len(drawdowns), 100 / len(drawdowns)), "color": color}
-            axes.hist(drawdowns.clip(max=high), edges, histtype="stepfilled", alpha=0.3, **bars)
-            axes.hist(drawdowns.clip(max=high), edges, histtype="step", linewidth=1.5, **bars)
-            axes.axvline(mean, color=color, linestyle="--", linewidth=1.2)
-            draw_interval(strip, -position, mean, intervals[position], color, label=_in_words(report))
-        for each in (strip, axes):
-            each.axvline(0, color="black", linewidth=0.8)
-        strip.set(ylim=(0.6 - len(reports), 0.6), yticks=[])
-        strip.spines[["left", "bottom"]].set_visible(False)
-        strip.tick_params(bottom=False)
-        figure.legend(*strip.get_legend_handles_labels(), loc="outside upper left", frameon=False)
-        beyond = f"; the last bar: {edges[-2]:.1f} to {most:.1f}" if most > high else ""
-        axes.set(xlabel=f"BLEU drawdown of an edit (right of 0: the test set got worse{beyond})", ylabel="Edits (%)")
+    ratios = [0.35 * len(reports) + 0.15, *([4] if len(reports) <= _MOST_HISTOGRAMS else [])]
 
-    draw(path, (8, 4.5 + 0.35 * len(reports)), fill)
+    def fill(figure: Any) -> None:
+        strip, *below = open_axes(figure, len(ratios), 1, sharex=True, height_ratios=ratios)
+        for position, (report, drawdowns) in enumerate(zip(reports, values, strict=True)):
+            color, mean, shown = f"C{position}", report.summary["drawdown"], drawdowns.clip(max=high)
+            bars = {"weights": np.full(len(drawdowns), 100 / len(drawdowns)), "color": color}
+            for axes in below:
+                axes.hist(shown, edges, histtype="stepfilled", alpha=0.3, **bars)
+                axes.hist(shown, edges, histtype="step", linewidth=1.5, **bars)
+                axes.axvline(mean, color=color, linestyle="--", linewidth=1.2)
+            if not below:
+                strip.plot(shown, np.full(len(shown), -position), "|", color=color, alpha=0.5, markersize=11)
+            draw_interval(strip, -position, mean, intervals[position], color, label=_in_words(report))
+        for axes in (strip, *below):
+            axes.axvline(0, color="black", linewidth=0.8)
+        strip.set(ylim=(0.6 - len(reports), 0.6), yticks=[])
+        strip.spines["left"].set_visible(False)
+        figure.legend(*strip.get_legend_handles_labels(), loc="outside upper left", frameon=False)
+        last = "the last bar" if below else "the last marks"
+        beyond = f"; {last}: {edges[-2]:.1f} to {most:.1f}" if most > high else ""
+        axes.set(xlabel=f"BLEU drawdown of an edit (right of 0: the test set got worse{beyond})")
+        if below:
+            axes.set(ylabel="Edits (%)")
+            strip.spines["bottom"].set_visible(False)
+            strip.tick_params(bottom=False)
+
+    draw(path, (8, 0.7 + sum(ratios) + 0.2 * len(reports)), fill)
 
 
 def drawdown_range(values: np.ndarray) -> tuple[float, float, float]:
