@@ -53,7 +53,8 @@ def branch(tensor: Tensor) -> Tensor:
     Sparse ones stay sparse that way, where each would make a copy of the dense sum that they are added to. (Compiled
     code knows dense ones only.)
     """
-    return _Branch.apply(tensor)
+    with torch.enable_grad():
+        return _Branch.apply(tensor)
 
 
 class _Recomputed(torch.autograd.Function):

@@ -97,7 +97,7 @@ class PrefixTree:
         return log_probs[self.places, labels.masked_fill(padding, 0)].masked_fill(padding, 0.0)
 
 
-class PrefixAttention:
+class PrefixAttentionConfig:
     """
     Configuration of decoder layers whose attention can be given a [`PrefixTree`] in place of a mask.
 
@@ -120,11 +120,12 @@ class PrefixAttention:
         return _NAME if self.takes_trees else self.config._attn_implementation
 
     @classmethod
-    def of(cls, layers: Iterable[nn.Module]) -> list["PrefixAttention"]:
+    def of(cls, layers: Iterable[nn.Module]) -> list["PrefixAttentionConfig"]:
         """Give layers such configurations, as many as they have configurations."""
-        made: dict[int, PrefixAttention] = {}
-        for module in (module for layer in layers for module in layer.modules() if "config" in vars(module)):
-            module.config = made.setdefault(id(module.config), cls(module.config))
+        made: dict[int, PrefixAttentionConfig] = {}
+        for module in nn.ModuleList(layers).modules():  # each once, also where layers share it
+            if "config" in vars(module):
+                module.config = made.setdefault(id(module.config), cls(module.config))
         return list(made.values())
 
 

@@ -81,5 +81,5 @@ def make_embeddings_sparse(twin: nn.Module) -> None:
     branches: dict[int, Tensor] = {}
     for module in twin.modules():
         if isinstance(module, nn.Embedding) and module.weight.device.type in ("cpu", "cuda"):
-            module.sparse, weight = True, module.weight
+            weight, module.sparse = module.weight, True
             module._parameters["weight"] = branches.setdefault(id(weight), branch(weight))

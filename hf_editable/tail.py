@@ -24,7 +24,7 @@ from .configuration import EditConfig
 from .errors import EditableTypeError
 from .families import BATCH_DIMENSIONS, decoder_inputs, encoder_output
 from .layers import find_decoder_layers, layer_indices, select_parameters
-from .prefix_tree import PrefixAttention, PrefixTree
+from .prefix_tree import PrefixAttentionConfig, PrefixTree
 from .projection import TrainedProjection
 from .stand_ins import Recorded, Recorder, Replay, make_embeddings_sparse, shared_copy
 from .trunk_states import PrefixStates, TrunkStates
@@ -73,7 +73,7 @@ class Tail:
         self._tail_layers = [Replay(shared_copy(layer, self._copies)) for layer in layers[edited[0] :]]
         self._copies[layers] = nn.ModuleList(self._tail_layers).eval()
         self._tail = shared_copy(model, self._copies)
-        self._attention = PrefixAttention.of([*self._trunk_layers, *self._tail_layers])
+        self._attention = PrefixAttentionConfig.of([*self._trunk_layers, *self._tail_layers])
         self._slots = {name: self._slot(model, name) for name in self.parameters}
 
     def _slot(self, model: PreTrainedModel, name: str) -> tuple[nn.Module, str]:
@@ -140,7 +140,8 @@ class Tail:
         Returns:
             `torch.Tensor` of shape `(batch, length, vocabulary)`, or `(1, prefixes, vocabulary)`.
         """
-        return self._after(lambda given: self._run(self._tail, given).logits, states, parameters, double_backward)
+        with self._at(states, parameters, double_backward) as given:
+            return self._run(self._tail, given).logits
 
     def hidden(
         self,
@@ -149,29 +150,24 @@ class Tail:
         double_backward: bool = False,
     ) -> Tensor:
         """What the output projection is given, of shape `(batch, length, hidden)`; see `logits`."""
-
-        def entering(given: TrunkStates) -> Tensor:
+        with self._at(states, parameters, double_backward) as given:
             return self._entering(lambda: self._run(self._tail, given), [self._head])
 
-        return self._after(entering, states, parameters, double_backward)
-
-    def _after(
-        self,
-        run: Callable[[TrunkStates], Tensor],
-        states: TrunkStates | PrefixStates,
-        parameters: Mapping[str, Tensor] | None,
-        double_backward: bool,
-    ) -> Tensor:
-        """What a run of the tail gives from the recorded states on."""
+    @contextmanager
+    def _at(
+        self, states: TrunkStates | PrefixStates, parameters: Mapping[str, Tensor] | None, double_backward: bool
+    ) -> Iterator[TrunkStates]:
+        """With the tail at the recorded states and the parameters; gives what to run it with."""
         self._set(parameters or self.parameters)
+        given = states
         if isinstance(states, PrefixStates):
+            given = states.source
             self._replay(self._tail_layers, hidden=states.hidden, tree=states.tree)
-            states = states.source
         else:
             self._replay(self._tail_layers, call=states.call)
         try:
             with sdpa_kernel(SDPBackend.MATH) if double_backward else nullcontext():
-                return run(states)
+                yield given
         finally:
             self._replay(self._tail_layers)
 

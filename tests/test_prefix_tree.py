@@ -76,7 +76,7 @@ def test_prefixes_leave_no_trace_in_the_tail(attention):
     found = prefixes.tree.token_log_probs(tail.logits(prefixes)[0], LABELS)
     torch.testing.assert_close(found, token_log_probs(expected, LABELS), rtol=1e-4, atol=1e-5)
     states = tail.record(*batch)
-    assert not any(attention.takes_trees for attention in tail._attention)
+    assert not any(config.takes_trees for config in tail._attention)
     assert torch.equal(tail.logits(states), expected)
 
 

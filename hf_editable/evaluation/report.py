@@ -117,26 +117,27 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
         strip, *below = open_axes(figure, len(ratios), 1, sharex=True, height_ratios=ratios)
         for position, (report, drawdowns) in enumerate(zip(reports, values, strict=True)):
             color, mean, shown = f"C{position}", report.summary["drawdown"], drawdowns.clip(max=high)
-            bars = {"weights": np.full(len(drawdowns), 100 / len(drawdowns)), "color": color}
-            for axes in below:
-                axes.hist(shown, edges, histtype="stepfilled", alpha=0.3, **bars)
-                axes.hist(shown, edges, histtype="step", linewidth=1.5, **bars)
-                axes.axvline(mean, color=color, linestyle="--", linewidth=1.2)
-            if not below:
+            if below:
+                bars = {"weights": np.full(len(shown), 100 / len(shown)), "color": color}
+                below[0].hist(shown, edges, histtype="stepfilled", alpha=0.3, **bars)
+                below[0].hist(shown, edges, histtype="step", linewidth=1.5, **bars)
+                below[0].axvline(mean, color=color, linestyle="--", linewidth=1.2)
+            else:
                 strip.plot(shown, np.full(len(shown), -position), "|", color=color, alpha=0.5, markersize=11)
             draw_interval(strip, -position, mean, intervals[position], color, label=_in_words(report))
-        for axes in (strip, *below):
-            axes.axvline(0, color="black", linewidth=0.8)
+        strip.axvline(0, color="black", linewidth=0.8)
         strip.set(ylim=(0.6 - len(reports), 0.6), yticks=[])
         strip.spines["left"].set_visible(False)
+        if below:
+            below[0].axvline(0, color="black", linewidth=0.8)
+            below[0].set(ylabel="Edits (%)")
+            strip.spines["bottom"].set_visible(False)
+            strip.tick_params(bottom=False)
         figure.legend(*strip.get_legend_handles_labels(), loc="outside upper left", frameon=False)
         last = "the last bar" if below else "the last marks"
         beyond = f"; {last}: {edges[-2]:.1f} to {most:.1f}" if most > high else ""
-        axes.set(xlabel=f"BLEU drawdown of an edit (right of 0: the test set got worse{beyond})")
-        if below:
-            axes.set(ylabel="Edits (%)")
-            strip.spines["bottom"].set_visible(False)
-            strip.tick_params(bottom=False)
+        lowest = below[0] if below else strip
+        lowest.set(xlabel=f"BLEU drawdown of an edit (right of 0: the test set got worse{beyond})")
 
     draw(path, (8, 0.7 + sum(ratios) + 0.2 * len(reports)), fill)
 
