@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset, Features, List, Value, load_from_disk
-from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ExplicitEnum, logging
 
 from .collator import longest_input
 from .configuration import choice
-from .decoding import batches_by_length, check_count, encode_sources, frozen, resolve_max_new_tokens
+from .decoding import batches_by_length, check_count, resolve_max_new_tokens
 from .errors import EditableFileError, EditableTypeError, EditableValueError
 from .files import check_folder, whole_folder
 from .journal import FinishedRows, check_arguments, fingerprint_model, fingerprint_rows
+from .miner import Miner
 from .processes import is_main_process, on_main, share_out
 
 
@@ -77,34 +76,6 @@ class MiningCounts:
     equal_alternatives: int = 0
 
 
-class SeededSampling(LogitsProcessor):
-    """
-    Samples each row's next token from `softmax(logits / temperature)` over the whole vocabulary.
-
-    Adds Gumbel noise to `logits / temperature` and leaves only the greatest: exact sampling (the Gumbel-max trick)
-    with greedy decoding, from the row's own stream of noise. So neither batching nor an interrupted run changes what
-    a source is given, where `generate(do_sample=True)` draws all rows from one stream; rounding that differs between
-    batches hardly ever matters, where it would often move the sums of many small probabilities. The warpers of the
-    model's generation settings (top-k, top-p, …) are not in use then; tokens that the settings force or forbid stay
-    so.
-
-    Args:
-        temperature (`float`): above 1 is flatter than the model's own distribution.
-        streams (`list[numpy.random.Generator]`): one of each row.
-    """
-
-    def __init__(self, temperature: float, streams: list[np.random.Generator]):
-        self.temperature = temperature
-        self.streams = streams
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores with all but the sampled token of each row at −∞."""
-        # −log of an exponential variable is a Gumbel one. In float32 it would come out infinite now and then.
-        noise = np.stack([-np.log(stream.standard_exponential(scores.shape[-1])) for stream in self.streams])
-        noisy = scores / self.temperature + torch.from_numpy(noise).to(scores.device, scores.dtype)
-        return torch.full_like(scores, -torch.inf).scatter(-1, noisy.argmax(-1, keepdim=True), 0.0)
-
-
 def mine_edits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -112,7 +83,7 @@ def mine_edits(
     *,
     num_alternatives: int = 32,
     temperature: float = 1.2,
-    batch_size: int = 8,
+    batch_size: int = 128,
     num_edits: int | None = None,
     max_new_tokens: int | None = None,
     seed: int = 0,
@@ -139,7 +110,8 @@ def mine_edits(
         dataset ([`~datasets.Dataset`]): sources.
         num_alternatives (`int`, *optional*, defaults to `32`): translations of each source to outrank (the paper's k).
         temperature (`float`, *optional*, defaults to `1.2`): of a sampled target, over the whole vocabulary.
-        batch_size (`int`, *optional*, defaults to `8`): sources decoded at once, each with `num_alternatives` beams.
+        batch_size (`int`, *optional*, defaults to `128`):
+            Sources encoded and sampled from at once. Beams are searched for as many of them at once as pays.
         num_edits (`int`, *optional*):
             How many sources to mine, chosen at random; `None` takes all. A few may give no edit.
         max_new_tokens (`int`, *optional*):
@@ -261,36 +233,12 @@ def _mine(
     unusable |= {index: "long" for index, ids in encoded.items() if longest is not None and len(ids) > longest}
     yield [{"index": index, "left_out": unusable[index]} for index in sorted(unusable.keys() - finished)]
     lengths = {index: len(ids) for index, ids in encoded.items() if index not in unusable}
-    batches = [batch for batch in batches_by_length(lengths, arguments["batch_size"]) if not finished >= set(batch)]
-    yield from share_out(lambda batch: _decode_batch(model, tokenizer, encoded, references, batch, arguments), batches)
-
-
-def _decode_batch(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: dict[int, list[int]],
-    references: dict[int, str] | None,
-    batch: list[int],
-    arguments: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Raw rows of a batch: the target and the most likely translations of each source."""
-    count = arguments["num_alternatives"]
-    limits = {"max_new_tokens": arguments["max_new_tokens"], "do_sample": False}
-    with frozen(model):
-        encodings = encode_sources(model, tokenizer, encoded, batch)
-        likely = encodings.generate(model, num_beams=count, num_return_sequences=count, **limits)
-        if references is None:
-            streams = [np.random.default_rng((arguments["seed"], index)) for index in batch]
-            sampling = LogitsProcessorList([SeededSampling(arguments["temperature"], streams)])
-            sampled = encodings.generate(model, num_beams=1, logits_processor=sampling, **limits)
-            targets = tokenizer.batch_decode(sampled, skip_special_tokens=True)
-        else:
-            targets = [references[index] for index in batch]
-    texts = tokenizer.batch_decode(likely, skip_special_tokens=True)
-    return [
-        {"index": index, "target": target, "alternatives": texts[row * count : (row + 1) * count]}
-        for row, (index, target) in enumerate(zip(batch, targets, strict=True))
-    ]
+    batches = batches_by_length(lengths, arguments["batch_size"])
+    if all(finished >= set(batch) for batch in batches):
+        return
+    few = [batches[0][0], batches[-1][-1]]  # the longest and the shortest
+    miner = Miner(model, tokenizer, encoded, references, arguments, few)
+    yield from share_out(miner.rows, [batch for batch in batches if not finished >= set(batch)])
 
 
 def _select(

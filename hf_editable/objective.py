@@ -12,15 +12,12 @@ from .editing import check_edit
 from .errors import EditableValueError
 from .families import decoder_inputs, routing_inputs, routing_loss
 from .gradients import with_gradients
-from .scoring import cross_entropy, num_tokens, token_kl
+from .scoring import MOST_LOGITS, cross_entropy, num_tokens, token_kl
 from .tail import Tail, TrunkStates
 
 
 if TYPE_CHECKING:
     from .modeling import EditableMixin
-
-# Tensors of more than 32 MiB are mapped anew for each allocation on Linux, which costs as much as filling them.
-_MOST_LOGITS = 6_400_000
 
 
 @dataclass
@@ -178,7 +175,7 @@ def _divergence(
     Its gradients are taken at once, a few rows after the other, so that no more than the logits of a few rows are in
     memory at any time. Those with respect to what edits leave as it is are added to `fixed`, and the value has none.
     """
-    size = max(1, _MOST_LOGITS // reference[0].numel())
+    size = max(1, MOST_LOGITS // reference[0].numel())
     chunks = [slice(start, start + size) for start in range(0, len(labels), size)]
 
     def divergence(states: TrunkStates, parameters: dict[str, Tensor], rows: slice) -> Tensor:

@@ -14,6 +14,9 @@ from .errors import EditableValueError
 
 
 PADDING = -100
+# The most logits at once that pay: tensors of more than 32 MiB are mapped anew for each allocation on Linux, which
+# costs as much as filling them.
+MOST_LOGITS = 6_400_000
 
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:

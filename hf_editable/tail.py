@@ -92,20 +92,20 @@ class Tail:
         return encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).last_hidden_state
 
     def record(
-        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, encoded: Tensor | None = None
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, labels: Tensor, encoded: Tensor | None = None
     ) -> TrunkStates:
         """
         Run the trunk. A single source is encoded once for all translations.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch or 1, source_length)`): source tokens.
+            input_ids (`torch.LongTensor` of shape `(batch or 1, source_length)`, *optional*): source tokens.
             attention_mask (`torch.LongTensor` of shape `(batch or 1, source_length)`, *optional*): their mask.
             labels (`torch.LongTensor` of shape `(batch, length)`): translations, −100 on padding.
             encoded (`torch.Tensor`, *optional*): what `encode` gives for them; `None` runs the encoder.
         """
         encoded = self.encode(input_ids, attention_mask) if encoded is None else encoded
         source = (input_ids, encoded, attention_mask)
-        if (rows := labels.shape[0] // input_ids.shape[0]) > 1:
+        if (rows := labels.shape[0] // encoded.shape[0]) > 1:
             source = [None if tensor is None else tensor.repeat_interleave(rows, dim=0) for tensor in source]
         states = self.states(((), {}), *source, decoder_inputs(self.model, labels))
         return replace(states, call=self._call_in(lambda: self._run(self._trunk, states)))

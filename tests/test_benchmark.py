@@ -75,7 +75,7 @@ def test_ways_that_do_not_do_the_same_are_not_timed(workload, monkeypatch):
 def test_mining_that_finds_something_else_is_not_timed(workload, monkeypatch):
     monkeypatch.setattr("hf_editable.benchmark.mining._one", lambda *args, **kwargs: "nothing")
     with pytest.raises(EditableError, match="agree on 0% of the most likely translations"):
-        benchmark.measure_mining(workload, sources=3, batch_size=2, repeats=1)
+        benchmark.measure_mining(workload, sources=3, one_in=2, repeats=1)
 
 
 def test_scaling_starts_from_the_first_value(workload):

@@ -9,7 +9,8 @@ import torch
 from hf_editable import EditableFileError, EditableTypeError, EditableValueError, mine_edits
 from hf_editable.cli.mine_edits import main
 from hf_editable.journal import Journal, fingerprint_model
-from hf_editable.mining import INFO_NAME, JOURNAL_NAME, SeededSampling
+from hf_editable.miner import SeededSampling
+from hf_editable.mining import INFO_NAME, JOURNAL_NAME
 
 
 OPTIONS = {"num_alternatives": 3, "batch_size": 4, "max_new_tokens": 6}
@@ -105,7 +106,7 @@ def test_resumed_equals_uninterrupted(tiny_model, tiny_tokenizer, sources, tmp_p
 
     def interrupted(**options):
         calls.append(options)
-        if len(calls) > 4:
+        if len(calls) > 6:  # two to try the search, two for each batch
             raise KeyboardInterrupt
         return generate(**options)
 
@@ -118,7 +119,7 @@ def test_resumed_equals_uninterrupted(tiny_model, tiny_tokenizer, sources, tmp_p
         journal.write_bytes(journal.read_bytes()[:-9])
     calls.clear()
     resumed = mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=folder, **OPTIONS)
-    assert len(calls) == (4 if torn else 2)  # the torn line's batch, and the last one
+    assert len(calls) == (6 if torn else 4)  # the torn line's batch, and the last one
     assert resumed.to_list() == whole.to_list() == datasets.load_from_disk(folder).to_list()
     monkeypatch.setattr(tiny_model, "generate", None)  # nothing is decoded again
     finished = mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=folder, **OPTIONS)
@@ -212,7 +213,7 @@ def test_references_are_targets_where_the_model_says_something_else(corrections,
     reasons = ("edits", "correct_translations", "empty_targets", "long_targets", "unknown_targets")
     assert [counts[name] for name in reasons] == [2, 2, 1, 1, 0] and counts["equal_alternatives"] == 1
     # The seed and the temperature decide nothing here; the references do.
-    monkeypatch.setattr("hf_editable.mining._decode_batch", None)
+    monkeypatch.setattr("hf_editable.miner.Miner.rows", None)
     again = mine(output_dir=tmp_path / "mined", seed=1, temperature=1.0)
     assert again.to_list() == edits.to_list()
     other = dataset.remove_columns("reference").add_column("reference", ["the man ."] * 6)
@@ -227,7 +228,7 @@ def test_interrupted_corrections_go_on(corrections, tiny_model, tmp_path, monkey
 
     def interrupted(**options):
         calls.append(options)
-        if len(calls) == 2:
+        if len(calls) == 4:  # two to try the search, one for each batch
             raise KeyboardInterrupt
         return generate(**options)
 
@@ -235,7 +236,7 @@ def test_interrupted_corrections_go_on(corrections, tiny_model, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         mine(output_dir=tmp_path)
     assert len((tmp_path / JOURNAL_NAME).read_text().splitlines()) == 1 + 4
-    assert mine(output_dir=tmp_path).to_list() == whole.to_list() and len(calls) == 3
+    assert mine(output_dir=tmp_path).to_list() == whole.to_list() and len(calls) == 4 + 3
 
 
 def test_folders_from_before_there_were_corrections_are_taken(tiny_model, tiny_tokenizer, sources, tmp_path):

@@ -77,9 +77,9 @@ def folder(tmp_path_factory, make_tiny_model, tiny_tokenizer, tiny_pairs, tiny_e
     datasets.DatasetDict(train=rows, validation=rows.select(range(5)), test=rows.select(range(7))).save_to_disk(
         folder / "data"
     )
-    # An interrupted run of one process, for two to go on with: 2 of 5 batches are finished.
+    # An interrupted run of one process, for two to go on with: 2 of 5 batches are finished, after two calls to try.
     interrupted = make_tiny_model()
-    failing_after(interrupted, 4)
+    failing_after(interrupted, 6)
     with pytest.raises(KeyboardInterrupt):
         mine_edits(interrupted, tiny_tokenizer, sources, output_dir=folder / "half", **OPTIONS)
     # A model that has learnt something, so that BLEU tells the predictions of one run from another's.
@@ -172,9 +172,9 @@ def test_mining_gives_the_rows_of_one_process(folder, capsys):
 def test_mining_in_memory_gives_all_rows_to_both(folder, make_tiny_model, tiny_tokenizer, sources):
     alone = mine_edits(make_tiny_model(), tiny_tokenizer, sources, **OPTIONS).to_list()
     assert [process["in_memory"] for process in seen(folder)] == [alone, alone]
-    # What one process began, two have finished: three batches of two calls each were left.
+    # What one process began, two have finished: three batches of two calls each were left, and each tried with two.
     assert [process["resumed"] for process in seen(folder)] == [alone, alone]
-    assert [process["calls"] for process in seen(folder)] == [4, 2]
+    assert [process["calls"] for process in seen(folder)] == [6, 4]
 
 
 def test_a_failure_stops_all_and_one_process_goes_on(folder, make_tiny_model, tiny_tokenizer, sources):
@@ -183,11 +183,11 @@ def test_a_failure_stops_all_and_one_process_goes_on(folder, make_tiny_model, ti
     assert (
         first[0] == "EditableProcessError" and "Process 1 of 2 failed" in first[1] and "MemoryError: full" in first[1]
     )
-    # One round of two batches was finished; one process computes the three others only.
+    # One round of two batches was finished; one process computes the three others only, after two calls to try.
     model = make_tiny_model()
     calls = failing_after(model, None)
     resumed = mine_edits(model, tiny_tokenizer, sources, output_dir=folder / "failed", **OPTIONS)
-    assert resumed.to_list() == seen(folder)[0]["in_memory"] and len(calls) == 6
+    assert resumed.to_list() == seen(folder)[0]["in_memory"] and len(calls) == 8
 
 
 def test_evaluation_gives_the_numbers_of_one_process(folder, capsys):

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditConfig
+from hf_editable.beam_search import BeamSearch
 from hf_editable.decoding import EncodedSources, frozen
+from hf_editable.evaluation.prefixes import PrefixTree
 from hf_editable.evaluation.recorded import record
-from hf_editable.evaluation.replay import RecordedSearch, _largest
 from hf_editable.tail import Tail
 
 
@@ -195,20 +196,10 @@ def test_ties_are_left_to_generate():
         model.final_logits_bias[:, 20:36] = model.final_logits_bias[:, 4:20]
     sources = encoded(model)
     with frozen(model):
-        search = RecordedSearch(Tail(model, model.edit_config), sources)
-        _, narrow = search.translate(**LIMITS)
-    assert narrow == list(range(9))
+        tail = Tail(model, model.edit_config)
+        search = BeamSearch(tail, sources, PrefixTree(tail, sources))
+        search.translate(**LIMITS)
+    assert search.narrow == list(range(9))
     decoding = recorded(model, sources)
     moved(model, 0.2, 0)
     assert retranslated(decoding, model) == generated(model, sources)
-
-
-def test_the_largest_of_blocks_are_the_largest():
-    generator = torch.Generator().manual_seed(0)
-    for columns in (100, 640, 1000, 8001):
-        values = torch.randn(7, columns, generator=generator)
-        values[0, :3] = -torch.inf
-        found, at = _largest(values, 3)
-        expected = values.topk(3)
-        assert torch.equal(found, expected.values)
-        assert torch.equal(at, expected.indices)

@@ -65,7 +65,7 @@ def main(folder):
     weight.weight = torch.nn.Parameter(distribute_tensor(weight.weight, init_device_mesh("cpu", (2,)), [Shard(0)]))
     seen["split"] = outcome(lambda: check_whole(split, 0))
     failing = model()
-    count_calls(failing, fail_after=2 if rank == 1 else None)
+    count_calls(failing, fail_after=4 if rank == 1 else None)
     seen["failure"] = outcome(
         lambda: mine_edits(failing, tokenizer, sources, output_dir=folder / "failed", **settings["options"])
     )

@@ -28,7 +28,7 @@ class MiningArguments:
         },
     )
     temperature: float = field(default=1.2, metadata={"help": "Temperature that targets are sampled at."})
-    batch_size: int = field(default=8, metadata={"help": "Sources decoded at once."})
+    batch_size: int = field(default=128, metadata={"help": "Sources encoded and sampled from at once."})
     max_new_tokens: int | None = field(
         default=None, metadata={"help": "The most tokens of a translation. Default: the model's own setting, or 256."}
     )

@@ -64,7 +64,7 @@ def evaluate_edits(
 
     The translations of the test set after an edit are those of the edited model's own `generate`. They are found from
     a record of the search before it, in which only the edited layers and those after them run again; see
-    [`RecordedSearch`] for what is recorded, and for what the equality rests on. *BLEU drawdown* is the mean over
+    [`BeamSearch`] for what is recorded, and for what the equality rests on. *BLEU drawdown* is the mean over
     edits of BLEU before minus BLEU after. *Success* is that the target outranks every alternative, *decode success*
     that beam search then gives the target. An edit whose loss becomes NaN or infinite counts as one without success
     that changes nothing.

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import torch
 from transformers.utils import logging
 
+from ..beam_search import BeamSearch, follows_generate
 from ..decoding import EncodedSources, beam_search
+from ..scoring import MOST_LOGITS
 from ..tail import Tail
-from .references import MOST_LOGITS
-from .replay import RecordedSearch
+from .prefixes import PrefixTree
 
 
 logger = logging.get_logger(__name__)
@@ -49,9 +49,7 @@ class RecordedDecoding:
         size = min(_MOST_SOURCES, max(8, MOST_LOGITS // (vocabulary * num_beams)))
         together = EncodedSources.join(batches)
         rows = list(range(len(together.indices)))
-        self._searches = [
-            RecordedSearch(tail, together.select(rows[start : start + size])) for start in range(0, len(rows), size)
-        ]
+        self._searches = [_search(tail, together.select(rows[at : at + size])) for at in range(0, len(rows), size)]
         self._plain: list[EncodedSources] = []
         self._is_recorded = False
 
@@ -59,8 +57,8 @@ class RecordedDecoding:
         """How many sentences and prefixes are recorded, in how many bytes."""
         return {
             "sentences": sum(len(search.sources.indices) for search in self._searches),
-            "prefixes": sum(search.tree.prefixes() for search in self._searches),
-            "bytes": sum(search.tree.nbytes() for search in self._searches),
+            "prefixes": sum(search.trunk.prefixes() for search in self._searches),
+            "bytes": sum(search.trunk.nbytes() for search in self._searches),
         }
 
     def translate(self) -> dict[int, list[int]]:
@@ -74,18 +72,17 @@ class RecordedDecoding:
         narrow: list[EncodedSources] = []
         left = []
         for search in self._searches:
-            output, rows = search.translate(*self._limits)
-            found |= output
-            narrow += [search.sources.select(rows)] if rows else []
+            found |= zip(search.sources.indices, search.translate(*self._limits).tolist(), strict=True)
+            narrow += [search.sources.select(search.narrow)] if search.narrow else []
             if not self._is_recorded:
-                search.tree.keep()
-                if sum(known.tree.nbytes() for known in left) + search.tree.nbytes() > self._max_bytes:
+                search.trunk.keep()
+                if sum(known.trunk.nbytes() for known in left) + search.trunk.nbytes() > self._max_bytes:
                     self._plain.append(search.sources)
                     continue
             left.append(search)
-        if sum(search.tree.nbytes() for search in left) > self._max_bytes:
+        if sum(search.trunk.nbytes() for search in left) > self._max_bytes:
             for search in left:
-                search.tree.forget()
+                search.trunk.forget()
         self._searches, self._is_recorded = left, True
         unknown = [source for source in self._plain if not found.keys() >= set(source.indices)]
         return found | self._decode([*narrow, *unknown])
@@ -111,27 +108,14 @@ def record(
         tail ([`Tail`]), batches (`list[EncodedSources]`), expected (`list[int]`): see [`RecordedDecoding`].
         limits: `num_beams`, `max_new_tokens` and `max_bytes` of [`RecordedDecoding`].
     """
-    model = tail.model
-    # With fewer bits, rounding would decide too often for the two kinds of search to agree.
-    precise = model.dtype in (torch.float32, torch.float64) and torch.get_float32_matmul_precision() == "highest"
-    if limits["num_beams"] < 2 or tail.first_index == 0 or not precise:
+    if limits["num_beams"] < 2 or tail.first_index == 0:
         return None
-    try:
-        agrees = _scores_agree(tail, batches[0], limits["num_beams"], limits["max_new_tokens"])
-    except Exception as error:  # whatever a decoder raises that has its own ways with caches and masks
-        logger.info(f"The search of {type(model).__name__} cannot be recorded: {error!r}")
-        agrees = False
-    if not agrees:
-        logger.info(f"Every translation by {type(model).__name__} is decoded anew after an edit, which takes longer.")
+    few = batches[0].select(list(range(min(4, len(batches[0].indices)))))
+    if not follows_generate(_search(tail, few), limits["num_beams"], min(16, limits["max_new_tokens"])):
+        logger.info(f"All translations by {type(tail.model).__name__} are decoded anew after an edit, more slowly.")
         return None
     return RecordedDecoding(tail, batches, expected, **limits)
 
 
-def _scores_agree(tail: Tail, sources: EncodedSources, num_beams: int, max_new_tokens: int) -> bool:
-    """Whether a recorded search scores a few translations as `generate` does, which equal tokens alone do not show."""
-    few = sources.select(list(range(min(4, len(sources.indices)))))
-    search, limit = RecordedSearch(tail, few), min(16, max_new_tokens)
-    search.translate(num_beams, limit)
-    options = {"num_beams": num_beams, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
-    expected = few.generate(tail.model, limit, **options).sequences_scores
-    return torch.allclose(search.scores, expected, rtol=1e-4, atol=1e-4)
+def _search(tail: Tail, sources: EncodedSources) -> BeamSearch:
+    return BeamSearch(tail, sources, PrefixTree(tail, sources))

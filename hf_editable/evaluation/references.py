@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from ..collator import DataCollatorForEditableSeq2Seq
-from ..scoring import PADDING, full_precision
+from ..scoring import MOST_LOGITS, PADDING, full_precision
 from ..tail import Tail, TrunkStates
 
 
-# Logits of a batch. Beyond 32 MB, memory for each of them comes anew from the system, which takes as long as computing
-# with them.
-MOST_LOGITS = 6_400_000
 # The most memory for a model's own predictions; those beyond it are made again after every edit.
 PREDICTIONS = 10**9
 

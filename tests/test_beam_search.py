@@ -1,0 +1,117 @@
+"""Beams that share what they have in common find what generate finds."""
+
+import families
+import pytest
+import torch
+from test_replay import RECORDED, SETTINGS, editable, encoded, texts
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from hf_editable.beam_search import BeamSearch, Embeddings, whole_decoder
+from hf_editable.beams import Selection
+from hf_editable.decoding import frozen
+
+
+LIMITS = {"num_beams": 6, "num_return_sequences": 6, "max_new_tokens": 12}
+
+
+def n_best(model, sources, **limits):
+    """All translations in the beam by a search whose beams share; `None` where it would not follow generate."""
+    with frozen(model):
+        tail = whole_decoder(model, sources.select([0, 3]), LIMITS["num_beams"])
+        if tail is None:
+            return None
+        search = BeamSearch(tail, sources, Embeddings(tail, sources))
+        return texts(search.translate(**{**LIMITS, **limits}))
+
+
+def expected(model, sources, **limits):
+    limits = {**LIMITS, **limits}
+    with frozen(model):
+        return texts(sources.generate(model, limits.pop("max_new_tokens"), do_sample=False, **limits))
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_all_of_the_beam_is_that_of_generate(family):
+    model = editable(family)
+    sources = encoded(model)
+    found = n_best(model, sources)
+    assert (found is not None) == (family in RECORDED and family not in ("led", "mvp", "encoder-decoder"))
+    assert found is None or found == expected(model, sources)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_every_setting_of_generate_is_followed(settings):
+    model = editable()
+    limits = {name: settings[name] for name in LIMITS if name in settings}
+    limits |= {"num_return_sequences": limits["num_beams"]} if "num_beams" in limits else {}
+    for name, value in settings.items():
+        if name not in LIMITS:
+            setattr(model.generation_config, name, value)
+    sources = encoded(model)
+    assert n_best(model, sources, **limits) == expected(model, sources, **limits)
+
+
+def test_more_beams_than_the_decoder_has_positions():
+    model = editable()
+    sources = encoded(model)
+    model.generation_config.eos_token_id = 39  # hardly ever likely: translations go on to the limit
+    limits = {"num_beams": 32, "num_return_sequences": 20, "max_new_tokens": 31}
+    assert n_best(model, sources, **limits) == expected(model, sources, **limits)
+
+
+def test_free_slots_are_taken_again():
+    model = editable()
+    model.generation_config.eos_token_id = 39
+    sources = encoded(model)
+    slots, needed = [], []
+    with frozen(model):
+        tail = whole_decoder(model, sources, 4)
+        step = tail.tail_step
+
+        def counted(*args):
+            visible = args[4]
+            slots.append(visible.shape[-1])
+            needed.append(int((visible == 0).any(2).sum(-1).max()))
+            return step(*args)
+
+        tail.tail_step = counted
+        BeamSearch(tail, sources, Embeddings(tail, sources)).translate(4, 31)
+    assert len(slots) == 31 and slots == [max(needed[: at + 1]) for at in range(31)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_precision(dtype):
+    model = editable().to(dtype)
+    sources = encoded(model)
+    found = n_best(model, sources)
+    assert found is None if dtype == torch.bfloat16 else found == expected(model, sources)
+
+
+def test_what_cannot_share(monkeypatch):
+    model = editable()
+    sources = encoded(model)
+    with frozen(model):
+        assert whole_decoder(model, sources, 1) is None
+        assert whole_decoder(model, sources, 2) is not None
+        monkeypatch.setattr(BeamSearch, "_logits", lambda *args: 1 / 0)
+        assert whole_decoder(model, sources, 2) is None
+
+
+@pytest.mark.parametrize("vocabulary", [100, 640, 1000, 8001])
+@pytest.mark.parametrize("beams", [2, 5, 32])
+def test_the_best_continuations(vocabulary, beams):
+    model = editable()
+    generation = model.generation_config
+    generation.num_beams, generation._eos_token_tensor = beams, torch.tensor([2])
+    generation._pad_token_tensor = torch.tensor(1)
+    selection = Selection(model, LogitsProcessorList(), StoppingCriteriaList(), generation)
+    generator = torch.Generator().manual_seed(0)
+    scores = 3 * torch.randn(7, beams, vocabulary, generator=generator)
+    scores[0, 0, ::2] = -torch.inf
+    scores[1, 0, -3:] += 20  # in what no whole block holds
+    running = torch.randn(7, beams, generator=generator)
+    found, tokens, parents = selection._candidates(scores, running)
+    sums = (scores + running[:, :, None]).flatten(1)
+    assert found.shape == (7, min(2 * beams + 1, beams * vocabulary))
+    assert torch.equal(found, sums.topk(found.shape[1]).values)
+    assert torch.equal(sums.gather(1, parents * vocabulary + tokens), found)
