@@ -18,6 +18,7 @@ from hf_editable import (
     NonFiniteEditError,
     evaluate_edits,
 )
+from hf_editable.cli import check_replay
 from hf_editable.cli.evaluate_edits import main
 from hf_editable.evaluation import drawdown, format_table, plot_drawdown
 from hf_editable.evaluation.bleu import CorpusBleu, CorpusChrf
@@ -351,6 +352,29 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path, cap
     ):
         assert main([*argv, *options]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_check_replay(tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path, capsys, monkeypatch):
+    tiny_model.generation_config.max_length = None
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    tiny_edits.save_to_disk(tmp_path / "edits")
+    datasets.DatasetDict(test=test_set).save_to_disk(tmp_path / "data")
+    argv = ["--model_name_or_path", str(tmp_path / "model"), "--edits_dir", str(tmp_path / "edits"), "--data_dir"]
+    argv += [str(tmp_path / "data"), "--num_edits", "2", "--max_new_tokens", "6", "--output_dir"]
+    assert check_replay.main([*argv, str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    summary, rows = report["summary"], report["rows"]
+    assert (summary["edits"], summary["sentences"], summary["different"], summary["plain_different"]) == (
+        2, len(test_set), 0, 0,
+    )  # fmt: skip
+    for ratio, name in (("plain_ratio", "plain_seconds"), ("ratio", "generate_seconds")):
+        assert summary[ratio] == sum(row[name] for row in rows) / sum(row["record_seconds"] for row in rows) > 0
+    assert capsys.readouterr().out == (tmp_path / "out" / "table.md").read_text()
+    texts = EncodedTestSet.retranslate
+    monkeypatch.setattr(EncodedTestSet, "retranslate", lambda self: [*texts(self)[1:], "other"])
+    assert check_replay.main([*argv, str(tmp_path / "other")]) == 2
+    assert "translations from the record are not those of generate" in capsys.readouterr().err
 
 
 def test_a_few_large_drawdowns_do_not_take_the_whole_picture():
