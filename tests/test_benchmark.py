@@ -101,7 +101,7 @@ def test_peak_memory_is_that_of_what_runs():
 def test_the_command(tmp_path, capsys):
     sizes = ["--vocab_size", "500", "--encoder_layers", "1", "--decoder_layers", "2", "--num_alternatives", "4"]
     sizes += ["--length", "8", "--batch_tokens", "32", "--max_steps", "2", "--repeats", "1", "--num_edits", "1"]
-    sizes += ["--num_sources", "2", "--edits_per_step", "1", "2", "--num_threads", "1", "--learning_rate", "1e-6"]
+    sizes += ["--num_sources", "16", "--edits_per_step", "1", "2", "--num_threads", "1", "--learning_rate", "1e-6"]
     options = ["--output_dir", str(tmp_path / "out"), "--parts", "edit", "step", "mining"]
     assert main([*options, *sizes]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())

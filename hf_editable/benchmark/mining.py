@@ -12,7 +12,7 @@ from ..decoding import frozen
 from ..errors import EditableError
 from ..mining import mine_edits
 from ..modeling import EditableMixin
-from .timing import in_turn, medians
+from .timing import in_turn, medians, operations
 from .workload import END, FIRST_WORD, PAD, START, Workload
 
 
@@ -37,21 +37,29 @@ def measure_mining(workload: Workload, sources: int = 128, one_in: int = 4, repe
     texts = sorted(_texts(workload, sources), key=len)
     some = texts[min(one_in, sources) // 2 :: one_in]
     limits = {"num_alternatives": workload.num_alternatives, "max_new_tokens": workload.length}
-    data = Dataset.from_dict({"source": texts})
-    found: dict[str, dict[str, Any]] = {}
 
-    def package() -> None:
-        edits = mine_edits(model, tokenizer, data, seed=workload.seed, **limits)
+    def package(texts: list[str]) -> dict[str, tuple[str, str]]:
+        edits = mine_edits(model, tokenizer, Dataset.from_dict({"source": texts}), seed=workload.seed, **limits)
         # A target is not among its own alternatives, though it may be the most likely translation.
-        found["package"] = {edit["source"]: (edit["alternatives"][0], edit["target"]) for edit in edits}
+        return {edit["source"]: (edit["alternatives"][0], edit["target"]) for edit in edits}
 
-    def plain() -> None:
-        found["plain"] = {text: _one(model, tokenizer, text, **limits) for text in some}
+    def plain(texts: list[str]) -> dict[str, str]:
+        return {text: _one(model, tokenizer, text, **limits) for text in texts}
 
+    found: dict[str, dict[str, Any]] = {}
+    few = some[:: max(1, len(some) // 4)]
     disabled = not logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        seconds = in_turn({"package": package, "plain": plain}, repeats, model.device)
+        seconds = in_turn(
+            {
+                "package": lambda: found.update(package=package(texts)),
+                "plain": lambda: found.update(plain=plain(some)),
+            },
+            repeats,
+            model.device,
+        )
+        counted = operations({"package": lambda: package(few), "plain": lambda: plain(few)})
     finally:
         if not disabled:
             logging.enable_progress_bar()
@@ -70,6 +78,8 @@ def measure_mining(workload: Workload, sources: int = 128, one_in: int = 4, repe
             "package_seconds": times["package"] / sources,
             "plain_seconds": times["plain"] / len(some),
             "ratio": times["plain"] / len(some) / (times["package"] / sources),
+            "package_operations": counted["package"] // len(few),
+            "plain_operations": counted["plain"] // len(few),
             "same": same,
             "all_seconds": seconds,
         }
