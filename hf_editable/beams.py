@@ -20,7 +20,7 @@ class Beams:
     """What a search knows of each source that it has not finished; the first dimension is the source."""
 
     rows: Tensor  # which sources of the batch
-    places: Tensor  # (sources, beams): the running prefixes, in the tree
+    places: Tensor  # (sources, beams): the running prefixes, in the trunk
     running: Tensor  # (sources, beams, width): their tokens
     running_scores: Tensor
     finished: Tensor  # (sources, beams, width): the best complete translations
