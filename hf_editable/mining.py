@@ -234,11 +234,10 @@ def _mine(
     yield [{"index": index, "left_out": unusable[index]} for index in sorted(unusable.keys() - finished)]
     lengths = {index: len(ids) for index, ids in encoded.items() if index not in unusable}
     batches = batches_by_length(lengths, arguments["batch_size"])
-    if all(finished >= set(batch) for batch in batches):
-        return
-    few = [batches[0][0], batches[-1][-1]]  # the longest and the shortest
-    miner = Miner(model, tokenizer, encoded, references, arguments, few)
-    yield from share_out(miner.rows, [batch for batch in batches if not finished >= set(batch)])
+    left = [batch for batch in batches if not finished >= set(batch)]
+    if left:
+        few = [batches[0][0], batches[-1][-1]]  # the longest and the shortest of all, also where a run goes on
+        yield from share_out(Miner(model, tokenizer, encoded, references, arguments, few).rows, left)
 
 
 def _select(

@@ -189,6 +189,18 @@ def test_the_record_stays_below_its_size():
         assert tight.describe()["bytes"] <= whole["bytes"]
 
 
+def test_what_does_not_fit_of_several_searches_is_decoded_anew(monkeypatch):
+    monkeypatch.setattr("hf_editable.evaluation.recorded._MOST_SOURCES", 4)
+    model = editable()
+    sources = encoded(model)
+    whole = recorded(model, sources).describe()
+    assert whole["sentences"] == 9
+    decoding = recorded(model, sources, max_bytes=whole["bytes"] - 1)
+    assert 0 < decoding.describe()["sentences"] < 9
+    moved(model, 0.3, 0)
+    assert retranslated(decoding, model) == generated(model, sources)
+
+
 def test_ties_are_left_to_generate():
     model = editable()
     with torch.no_grad():  # two tokens that no score tells apart

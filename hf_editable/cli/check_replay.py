@@ -50,21 +50,21 @@ def _rows(arguments: CheckArguments, model: "EditableMixin", test_set: "EncodedT
     for number, tensors in enumerate(inputs):
         result = model.edit(**tensors, **options)
         # In turn, so that none always comes first.
-        order = list(works)[number % 3 :] + list(works)[: number % 3]
+        first = number % len(works)
+        order = [*works][first:] + [*works][:first]
         with model.edited(result.patch), frozen(model):
             found = {name: _timed(works[name]) for name in order}
         texts = {name: texts for name, (texts, _) in found.items()}
-        different = {
-            name: sum(a != b for a, b in zip(texts[name], texts["record"], strict=True))
-            for name in ("plain", "generate")
-        }
-        seconds = {f"{name}_seconds": seconds for name, (_, seconds) in found.items()}
         yield {
             "steps": result.steps,
-            "different": different["generate"],
-            "plain_different": different["plain"],
-            **seconds,
+            "different": _different(texts["generate"], texts["record"]),
+            "plain_different": _different(texts["plain"], texts["record"]),
+            **{f"{name}_seconds": seconds for name, (_, seconds) in found.items()},
         }
+
+
+def _different(texts: list[str], others: list[str]) -> int:
+    return sum(a != b for a, b in zip(texts, others, strict=True))
 
 
 def _recorded(

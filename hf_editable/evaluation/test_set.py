@@ -69,7 +69,7 @@ class EncodedTestSet:
             self._expected.append(3 * max(lengths[index] for index in indices) // 2 + 10)
 
     def generate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
-        """The same by the model's `generate` alone, from the sources on, those of about one length together."""
+        """What `translate` gives, by `model.generate` alone: from the sources on, those of similar length together."""
         sources = self._encoded[1]
         options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "max_length": None, "do_sample": False}
         found: dict[int, list[int]] = {}
