@@ -107,6 +107,18 @@ def test_editable_training_end_to_end(folders, caplog):
     assert logs(folders / "again")[0]["base_loss"] != logs(folders / "trained")[0]["base_loss"]
 
 
+def test_training_without_edits(folders):
+    with_edits = editable_command(folders, "with")
+    at = with_edits.index("--edits_dir")
+    without = [*with_edits[:at], *with_edits[at + 2 :], "--output_dir", str(folders / "without")]
+    assert train_editable.main([*with_edits, "--c_edit", "0", "--c_loc", "0"]) == 0
+    assert train_editable.main(without) == 0
+    weighed, alone = logs(folders / "with"), logs(folders / "without")
+    assert "edit_success" in weighed[0] and "edit_success" not in alone[0]
+    assert [log["loss"] for log in alone] == [log["base_loss"] for log in alone]
+    assert [log["loss"] for log in alone] == pytest.approx([log["loss"] for log in weighed], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "command, option, message",
     [

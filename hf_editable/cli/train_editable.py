@@ -25,8 +25,12 @@ class ScriptArguments:
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint to start from: a folder, or a name on the Hub."})
     data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
-    edits_dir: str = field(
-        metadata={"help": "Folder of mined edits: a dataset with columns source, target and alternatives."}
+    edits_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of mined edits: a dataset with columns source, target and alternatives. Default: none, "
+            "training is on the base loss alone."
+        },
     )
     eval_edits_dir: str | None = field(
         default=None,
