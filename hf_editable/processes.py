@@ -1,5 +1,6 @@
 """Work shared by the processes that `accelerate launch` starts; a plain process does all of it itself."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -28,7 +29,31 @@ def process_state() -> PartialState | None:
         on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
         PartialState(cpu=on_cpu or not torch.accelerator.is_available())
     state = PartialState()
-    return state if state.num_processes > 1 else None
+    if state.num_processes == 1:
+        return None
+    disconnect_at_exit()
+    return state
+
+
+def disconnect_at_exit() -> None:
+    """
+    Let processes on CPUs part before the interpreter ends, once it does.
+
+    Else threads of gloo may still hold tensors by then, and abort the process, whose work is done: accelerate reports
+    a failure, and stops the others (PyTorch's pull request 179291).
+    """
+    if _is_connected() and torch.distributed.get_backend() == "gloo":
+        atexit.unregister(_disconnect)  # once is enough
+        atexit.register(_disconnect)
+
+
+def _is_connected() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _disconnect() -> None:
+    if _is_connected():
+        torch.distributed.destroy_process_group()
 
 
 def is_main_process() -> bool:

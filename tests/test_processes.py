@@ -40,9 +40,11 @@ def launch(*command, check=True):
         "0",
     ]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*launcher, *map(str, command)], env=environment, check=check, timeout=240, capture_output=True, text=True
+    done = subprocess.run(
+        [*launcher, *map(str, command)], env=environment, timeout=240, capture_output=True, text=True
     )
+    assert not check or done.returncode == 0, done.stderr[-10_000:]
+    return done
 
 
 def failing_after(model, count):
@@ -156,6 +158,10 @@ def test_jobs_are_dealt_out_and_come_back_in_order(folder):
         assert process["shared"] == [[0, 0], [1, 1], [2, 0], [3, 1], [4, 0]]
         assert process["on_main"] == "of 0"
     assert [process["main"] for process in seen(folder)] == [True, False]
+
+
+def test_processes_part_before_they_end(folder):
+    assert [(folder / f"connected-{rank}").read_text() for rank in (0, 1)] == ["False", "False"]
 
 
 def test_mining_gives_the_rows_of_one_process(folder, capsys):

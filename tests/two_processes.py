@@ -1,5 +1,6 @@
 """What tests/test_processes.py starts on two processes: each writes what it saw to seen-<rank>.json."""
 
+import atexit
 import json
 import sys
 from pathlib import Path
@@ -72,5 +73,11 @@ def main(folder):
     (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
 
 
+def note_connection(folder):
+    """The last thing that a process does."""
+    (folder / f"connected-{process_state().process_index}").write_text(str(torch.distributed.is_initialized()))
+
+
 if __name__ == "__main__":
+    atexit.register(note_connection, Path(sys.argv[1]))
     main(Path(sys.argv[1]))

@@ -113,6 +113,9 @@ def trainer_inputs(
 
 def run_training(trainer: "Seq2SeqTrainer") -> None:
     """Train, evaluate where there is an evaluation set, and save model, tokenizer, metrics and a card with them."""
+    from ..processes import disconnect_at_exit
+
+    disconnect_at_exit()
     result = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
