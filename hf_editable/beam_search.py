@@ -1,5 +1,6 @@
 """Beam search whose beams share what they have in common: positions, keys and values of the source, finished work."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -134,7 +135,9 @@ class BeamSearch:
         self.narrow: list[int] = []
         self._tail = tail
 
-    def translate(self, num_beams: int, max_new_tokens: int, num_return_sequences: int = 1) -> Tensor:
+    def translate(
+        self, num_beams: int, max_new_tokens: int, num_return_sequences: int = 1, skip_narrow: bool = False
+    ) -> Tensor:
         """
         Translations with the parameters that the model has now.
 
@@ -142,11 +145,14 @@ class BeamSearch:
             num_beams (`int`): beam size, 2 or more.
             max_new_tokens (`int`): the most tokens of a translation.
             num_return_sequences (`int`, *optional*, defaults to 1): how many of each source, the best first.
+            skip_narrow (`bool`, *optional*, defaults to `False`):
+                whether to give up a source as soon as its search comes down to rounding; it has no translation then.
 
         Returns:
             `torch.LongTensor` of shape `(batch · num_return_sequences, length)`: token ids.
         """
         options = {"num_beams": num_beams, "num_return_sequences": num_return_sequences, "do_sample": False}
+        self._skip_narrow = skip_narrow
         return self.sources.generate(self.model, max_new_tokens, custom_generate=self._search, **options)
 
     def _search(
@@ -167,9 +173,12 @@ class BeamSearch:
         output = input_ids.new_full((len(beams.rows), count, width), selection.padding)
         narrow = torch.zeros(len(beams.rows), dtype=torch.bool, device=input_ids.device)
         self.scores = torch.zeros(len(beams.rows), device=input_ids.device)
+        source = (self.sources.states, self.sources.attention_mask)
         for length in range(1, width):
-            logits = self._logits(beams, length, cache)
+            logits = self._logits(beams, length, source, cache)
             parents, over = selection.advance(beams, logits, length)
+            if self._skip_narrow:
+                over |= beams.narrow
             if bool(over.all()) or int(over.sum()) * 16 >= len(over):
                 done = beams.select(over.nonzero().flatten())
                 output[done.rows, :, : length + 1] = done.finished[:, :count, : length + 1]
@@ -177,7 +186,7 @@ class BeamSearch:
                 left = (~over).nonzero().flatten()
                 if not len(left):
                     break
-                beams, parents = beams.select(left), parents[left]
+                beams, parents, source = beams.select(left), parents[left], tuple(part[left] for part in source)
                 for part in (cache.self_attention_cache, cache.cross_attention_cache):
                     part.batch_select_indices(left)
             tokens = beams.running[:, :, length]
@@ -186,20 +195,18 @@ class BeamSearch:
         self.narrow = narrow.nonzero().flatten().tolist()
         return output.flatten(0, 1)
 
-    def _logits(self, beams: Beams, length: int, cache: EncoderDecoderCache) -> Tensor:
-        """Logits after the running prefixes, of shape `(sources, beams, vocabulary)`."""
-        count, width = beams.places.shape
-        rows = 1 if length == 1 else width  # at first all beams are the start token
+    def _logits(
+        self, beams: Beams, length: int, source: tuple[Tensor, Tensor], cache: EncoderDecoderCache
+    ) -> Iterator[Tensor]:
+        """Logits after the running prefixes, or after one where all are the same: see [`Tail.tail_step`]."""
+        rows = 1 if length == 1 else beams.places.shape[1]  # at first all beams are the start token
         slots = beams.take(rows)
         for layer in cache.self_attention_cache.layers[self._tail.first_index :]:
             layer.take(slots, beams.ancestors.shape[-1])
         hidden = self.trunk.hidden(length, beams.places[:, :rows])
         visible = torch.zeros(beams.ancestors[:, :rows].shape, dtype=hidden.dtype, device=hidden.device)
         visible.masked_fill_(~beams.ancestors[:, :rows], torch.finfo(hidden.dtype).min)
-        states, mask = self.sources.states[beams.rows], self.sources.attention_mask[beams.rows]
-        tokens = beams.running[:, :rows, length - 1]
-        logits = self._tail.tail_step(hidden, tokens, states, mask, visible[:, None], cache)
-        return logits.expand(-1, width, -1)
+        return self._tail.tail_step(hidden, beams.running[:, :rows, length - 1], *source, visible[:, None], cache)
 
     def _empty_cache(self) -> EncoderDecoderCache:
         layers = self._tail.num_layers

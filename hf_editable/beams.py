@@ -1,5 +1,6 @@
 """How beam search goes from the scores of all next tokens to the next beams, as `generate` does."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import torch
@@ -88,19 +89,27 @@ class Selection:
             narrow=torch.zeros(count, dtype=torch.bool, device=device),
         )
 
-    def advance(self, beams: Beams, logits: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def advance(self, beams: Beams, logits: Iterable[Tensor], length: int) -> tuple[Tensor, Tensor]:
         """
         Choose the next beams, in place.
+
+        Args:
+            logits (`Iterable[torch.Tensor]` of shape `(sources, beams or 1, vocabulary)`):
+                those after the running prefixes, or after the one that all of them are, of some sources after the
+                other. They are overwritten.
+            length (`int`): of the running prefixes, in tokens.
 
         Returns:
             `tuple(torch.LongTensor, torch.BoolTensor)` of shapes `(sources, beams)` and `(sources,)`: which beam each
             comes from, and whether the search of the source is over.
         """
-        scores = logits.log_softmax(-1, dtype=torch.float32)
-        if self._processors:
-            flat = self._processors(beams.running[:, :, :length].flatten(0, 1), scores.flatten(0, 1))
-            scores = flat.view_as(scores)
-        scores, tokens, parents = self._candidates(scores, beams.running_scores)
+        found, start = [], 0
+        for part in logits:
+            rows = slice(start, start + len(part))
+            scores = self._scores(part, beams.running[rows, :, :length])
+            found.append(self._candidates(scores, beams.running_scores[rows]))
+            start = rows.stop
+        scores, tokens, parents = (torch.cat(parts) for parts in zip(*found, strict=True))
         if length == beams.running.shape[-1]:
             wider = torch.full_like(beams.running, self.padding)
             beams.running, beams.finished = (torch.cat([part, wider], -1) for part in (beams.running, beams.finished))
@@ -121,6 +130,15 @@ class Selection:
         parents = chosen[:, :, 0]
         beams.ancestors = beams.ancestors.gather(1, parents[:, :, None].expand(-1, -1, beams.ancestors.shape[-1]))
         return parents, over
+
+    def _scores(self, logits: Tensor, prefixes: Tensor) -> Tensor:
+        """Log-probabilities as the logits processors leave them, of shape `(sources, beams, vocabulary)`."""
+        scores = logits.float()
+        # As large as all else, so not made a second time.
+        scores = torch.log_softmax(scores, -1, out=scores).expand(-1, self._beams, -1)
+        if self._processors:
+            scores = self._processors(prefixes.flatten(0, 1), scores.flatten(0, 1)).view_as(scores)
+        return scores
 
     def _candidates(self, scores: Tensor, running: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The best continuations, one more than are kept: sums, tokens and the beams that they continue."""

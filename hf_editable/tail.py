@@ -26,6 +26,7 @@ from .families import BATCH_DIMENSIONS, decoder_inputs, encoder_output
 from .layers import find_decoder_layers, layer_indices, select_parameters
 from .prefix_tree import PrefixAttentionConfig, PrefixTree
 from .projection import TrainedProjection
+from .scoring import MOST_LOGITS
 from .stand_ins import Recorded, Recorder, Replay, make_embeddings_sparse, shared_copy
 from .trunk_states import PrefixStates, TrunkStates
 
@@ -290,7 +291,7 @@ class Tail:
         attention_mask: Tensor,
         visible: Tensor,
         cache: Cache,
-    ) -> Tensor:
+    ) -> Iterator[Tensor]:
         """
         Logits after the last tokens of several prefixes of each source, with the parameters that the model has.
 
@@ -303,16 +304,20 @@ class Tail:
                 which of the positions in the cache each prefix consists of, in additive form: 0, and −∞ elsewhere.
             cache ([`~transformers.EncoderDecoderCache`]): keys and values of positions; gets those of the last tokens.
 
-        Returns:
-            `torch.Tensor` of shape `(batch, prefixes, vocabulary)`.
+        Yields:
+            `torch.Tensor` of shape `(sources, prefixes, vocabulary)`: those of some of the batch's sources after the
+            other, so that no more than [`MOST_LOGITS`] are in memory where the model's projection can be divided.
         """
         self._set(self.parameters)
         self._replay(self._tail_layers, hidden=hidden)
         given = (self._tail, tokens, encoder_states, attention_mask, cache, visible)
         projection = self.projection
         if projection is None:
-            return self._step(*given).logits
-        return nn.functional.linear(self._entering(lambda: self._step(*given), [self._head]), *projection)
+            yield self._step(*given).logits
+            return
+        states = self._entering(lambda: self._step(*given), [self._head])
+        for part in states.split(max(1, MOST_LOGITS // (states.shape[1] * len(projection[0])))):
+            yield nn.functional.linear(part, *projection)
 
     def _set(self, parameters: Mapping[str, Tensor]) -> None:
         for name, value in parameters.items():

@@ -79,6 +79,38 @@ def test_free_slots_are_taken_again():
     assert len(slots) == 31 and slots == [max(needed[: at + 1]) for at in range(31)]
 
 
+def test_logits_of_some_sources_after_the_other(monkeypatch):
+    model = editable()
+    sources = encoded(model)
+    most = 2 * LIMITS["num_beams"] * model.config.vocab_size
+    monkeypatch.setattr("hf_editable.tail.MOST_LOGITS", most)
+    select, sizes = Selection.advance, []
+
+    def noted(self, beams, logits, length):
+        parts = list(logits)
+        sizes.append([part.numel() for part in parts])
+        return select(self, beams, parts, length)
+
+    monkeypatch.setattr(Selection, "advance", noted)
+    assert n_best(model, sources) == expected(model, sources)
+    assert max(map(max, sizes)) <= most and max(map(len, sizes)) == -(-len(sources.indices) // 2)
+
+
+def test_narrow_searches_are_given_up(monkeypatch):
+    monkeypatch.setattr("hf_editable.beams.NARROW", 1e9)
+    model = editable()
+    sources = encoded(model)
+    with frozen(model):
+        tail = whole_decoder(model, sources, 4)
+        search = BeamSearch(tail, sources, Embeddings(tail, sources))
+        search.translate(4, 12)
+        assert search.narrow == sources.indices
+        step, steps = tail.tail_step, []
+        tail.tail_step = lambda *args: steps.append(args) or step(*args)
+        search.translate(4, 12, skip_narrow=True)
+    assert search.narrow == sources.indices and len(steps) == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_precision(dtype):
     model = editable().to(dtype)

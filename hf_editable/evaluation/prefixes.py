@@ -109,7 +109,7 @@ class PrefixTree:
             count = len(self.sources.indices)
             sentences = torch.arange(count, device=self.sources.states.device)
             cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-            hidden, attention = self._run(torch.full_like(sentences, token), sentences, cache)
+            hidden, attention = self._run(torch.full_like(sentences, token), self.sources.states, sentences, cache)
             layers = cache.cross_attention_cache.layers
             self._cross = [(layer.keys, layer.values) for layer in layers]
             self._levels.append(_Level(sentences, sentences, hidden, attention))
@@ -138,7 +138,9 @@ class PrefixTree:
             new = codes.unique()
         parents, tokens = new // self._vocabulary, new % self._vocabulary
         sentences = above["sentences"][parents]
-        hidden, attention = self._run(tokens, sentences, self._cache(length, parents, sentences))
+        # The cache has what the layers make of the sources, so any states will do, and need not be copied.
+        states = self.sources.states[:1].expand(len(new), -1, -1)
+        hidden, attention = self._run(tokens, states, sentences, self._cache(length, parents, sentences))
         if length == len(self._levels):
             self._levels.append(_Level(parents, sentences, hidden, attention))
             added = torch.arange(len(new), device=new.device)
@@ -166,12 +168,11 @@ class PrefixTree:
             Cache(layers=[_layer(keys[sentences], values[sentences]) for keys, values in self._cross]),
         )
 
-    def _run(self, tokens: Tensor, sentences: Tensor, cache: EncoderDecoderCache) -> tuple[Tensor, Tensor]:
+    def _run(
+        self, tokens: Tensor, states: Tensor, sentences: Tensor, cache: EncoderDecoderCache
+    ) -> tuple[Tensor, Tensor]:
         """States after one more token: `(rows, hidden)`, and keys and values `(rows, layers, 2, heads, head dim)`."""
-        sources = self.sources
-        hidden = self.tail.trunk_step(
-            tokens[:, None], sources.states[sentences], sources.attention_mask[sentences], cache
-        )
+        hidden = self.tail.trunk_step(tokens[:, None], states, self.sources.attention_mask[sentences], cache)
         layers = cache.self_attention_cache.layers
         attention = torch.stack(
             [torch.stack([layer.keys[:, :, -1], layer.values[:, :, -1]], dim=1) for layer in layers], dim=1

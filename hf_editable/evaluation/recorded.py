@@ -1,6 +1,6 @@
 """A test set's translations by edited models, without decoding all of it again after each edit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from transformers.utils import logging
 
@@ -13,7 +13,7 @@ from .prefixes import PrefixTree
 
 logger = logging.get_logger(__name__)
 
-_MOST_SOURCES = 256
+_MOST_SOURCES = 384
 
 
 class RecordedDecoding:
@@ -46,7 +46,9 @@ class RecordedDecoding:
         self._plain_size = max(len(part.indices) for part in batches)
         self._expected = {i: length for part, length in zip(batches, expected, strict=True) for i in part.indices}
         vocabulary = tail.model.config.get_text_config(decoder=True).vocab_size
-        size = min(_MOST_SOURCES, max(8, MOST_LOGITS // (vocabulary * num_beams)))
+        size = _MOST_SOURCES
+        if tail.projection is None:  # the logits of all of them are in memory at once
+            size = min(size, max(8, MOST_LOGITS // (vocabulary * num_beams)))
         together = EncodedSources.join(batches)
         rows = list(range(len(together.indices)))
         self._searches = [_search(tail, together.select(rows[at : at + size])) for at in range(0, len(rows), size)]
@@ -72,7 +74,8 @@ class RecordedDecoding:
         narrow: list[EncodedSources] = []
         left = []
         for search in self._searches:
-            found |= zip(search.sources.indices, search.translate(*self._limits).tolist(), strict=True)
+            output = search.translate(*self._limits, skip_narrow=True)
+            found |= zip(search.sources.indices, output.tolist(), strict=True)
             narrow += [search.sources.select(search.narrow)] if search.narrow else []
             if not self._is_recorded:
                 search.trunk.keep()
@@ -85,17 +88,19 @@ class RecordedDecoding:
                 search.trunk.forget()
         self._searches, self._is_recorded = left, True
         unknown = [source for source in self._plain if not found.keys() >= set(source.indices)]
-        return found | self._decode([*narrow, *unknown])
+        # Translations without end often come down to rounding: all of these few are searched to the limit at once.
+        limits = dict.fromkeys(self._expected, self._limits[1])
+        return found | self._decode(narrow, limits) | self._decode(unknown, self._expected)
 
-    def _decode(self, parts: Sequence[EncodedSources]) -> dict[int, list[int]]:
+    def _decode(self, parts: Sequence[EncodedSources], expected: Mapping[int, int]) -> dict[int, list[int]]:
         """By `generate`."""
         if not parts:
             return {}
         together = EncodedSources.join(parts)
         rows, size = list(range(len(together.indices))), self._plain_size
         batches = [together.select(rows[start : start + size]) for start in range(0, len(rows), size)]
-        expected = [max(self._expected[index] for index in batch.indices) for batch in batches]
-        return beam_search(self._model, batches, expected, *self._limits)
+        lengths = [max(expected[index] for index in batch.indices) for batch in batches]
+        return beam_search(self._model, batches, lengths, *self._limits)
 
 
 def record(
