@@ -7,7 +7,7 @@ import torch
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditConfig
 from hf_editable.beam_search import BeamSearch
 from hf_editable.decoding import EncodedSources, frozen
-from hf_editable.evaluation.prefixes import PrefixTree
+from hf_editable.evaluation.prefixes import VisitedPrefixes
 from hf_editable.evaluation.recorded import record
 from hf_editable.tail import Tail
 
@@ -209,7 +209,7 @@ def test_ties_are_left_to_generate():
     sources = encoded(model)
     with frozen(model):
         tail = Tail(model, model.edit_config)
-        search = BeamSearch(tail, sources, PrefixTree(tail, sources))
+        search = BeamSearch(tail, sources, VisitedPrefixes(tail, sources))
         search.translate(**LIMITS)
     assert search.narrow == list(range(9))
     decoding = recorded(model, sources)

@@ -13,6 +13,8 @@ from .measuring import DecodingArguments, EditsArguments, command_line
 
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from ..collator import DataCollatorForEditableSeq2Seq
     from ..evaluation.test_set import EncodedTestSet
     from ..modeling import EditableMixin
@@ -37,16 +39,24 @@ def _timed(work: Callable[[], list[str]]) -> tuple[list[str], float]:
     return result, time.perf_counter() - start
 
 
-def _rows(arguments: CheckArguments, model: "EditableMixin", test_set: "EncodedTestSet", inputs: list[Any]) -> Any:
+def _generate(
+    model: "EditableMixin", tokenizer: "PreTrainedTokenizerBase", sources: list[str], batch_size: int, **options: int
+) -> list[str]:
+    """Translations by `model.generate` alone: from the sources on, those of similar length together."""
+    from ..decoding import batches_by_length
+
+    inputs, texts = tokenizer(sources).input_ids, {}
+    for indices in batches_by_length(dict(enumerate(map(len, inputs))), batch_size):
+        batch = tokenizer.pad({"input_ids": [inputs[index] for index in indices]}, return_tensors="pt")
+        output = model.generate(**batch.to(model.device), **options, max_length=None, do_sample=False)
+        texts |= zip(indices, tokenizer.batch_decode(output, skip_special_tokens=True), strict=True)
+    return [texts[index] for index in range(len(sources))]
+
+
+def _rows(arguments: CheckArguments, model: "EditableMixin", inputs: list[Any], works: dict[str, Callable]) -> Any:
     from ..decoding import frozen
 
     options = {} if arguments.learning_rate is None else {"learning_rate": arguments.learning_rate}
-    decoding = {"num_beams": arguments.num_beams, "max_new_tokens": arguments.max_new_tokens}
-    works = {
-        "plain": lambda: test_set.generate(model, **decoding),
-        "generate": lambda: test_set.translate(model, **decoding),
-        "record": test_set.retranslate,
-    }
     for number, tensors in enumerate(inputs):
         result = model.edit(**tensors, **options)
         # In turn, so that none always comes first.
@@ -68,25 +78,25 @@ def _different(texts: list[str], others: list[str]) -> int:
 
 
 def _recorded(
-    arguments: CheckArguments, model: "EditableMixin", collator: "DataCollatorForEditableSeq2Seq"
-) -> "tuple[EncodedTestSet, int, float]":
-    """The test set with a record of the search, its size, and the seconds that recording took."""
+    arguments: CheckArguments,
+    model: "EditableMixin",
+    collator: "DataCollatorForEditableSeq2Seq",
+    pairs: list[dict[str, str]],
+    limits: dict[str, int],
+) -> "tuple[EncodedTestSet, float]":
+    """The test set with a record of the search, and the seconds that recording took."""
     from ..decoding import frozen
-    from ..evaluation.settings import choose_rows
     from ..evaluation.test_set import EncodedTestSet
     from ..tail import Tail
 
-    data = load_data(arguments.data_dir, arguments.split)[arguments.split]
-    sentences = choose_rows("the test set", data, ("source", "target"), arguments.num_test, arguments.seed).values()
-    limits = {"num_beams": arguments.num_beams, "max_new_tokens": arguments.max_new_tokens}
     with frozen(model):
-        encoding = (model, Tail(model, model.edit_config), collator, list(sentences), arguments.batch_size)
+        encoding = (model, Tail(model, model.edit_config), collator, pairs, arguments.batch_size)
         test_set = EncodedTestSet(*encoding, EncodedTestSet(*encoding).translate(model, **limits))
         max_bytes = int(arguments.record_gigabytes * 1e9)
         _, seconds = _timed(lambda: test_set.record(**limits, max_bytes=max_bytes))
     if test_set.describe_record() is None:
         raise EditableError(f"The search of a {type(model).__name__} was not recorded. Set --record_gigabytes.")
-    return test_set, len(sentences), seconds
+    return test_set, seconds
 
 
 def _check(argv: list[str] | None) -> None:
@@ -101,14 +111,23 @@ def _check(argv: list[str] | None) -> None:
     model, tokenizer = load_model(arguments.model_name_or_path), load_tokenizer(arguments.model_name_or_path)
     collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
     columns, edits = ("source", "target", "alternatives"), load_edits(arguments.edits_dir)
+    data = load_data(arguments.data_dir, arguments.split)[arguments.split]
     edits = choose_rows("edits", edits, columns, arguments.num_edits, arguments.seed).values()
+    pairs = list(choose_rows("the test set", data, columns[:2], arguments.num_test, arguments.seed).values())
     inputs = [collator.edit_inputs(edit, model.device) for edit in edits]
-    test_set, count, seconds = _recorded(arguments, model, collator)
-    rows = list(logging.tqdm(_rows(arguments, model, test_set, inputs), total=len(inputs), desc="Checking edits"))
+    limits = {"num_beams": arguments.num_beams, "max_new_tokens": arguments.max_new_tokens}
+    test_set, seconds = _recorded(arguments, model, collator, pairs, limits)
+    sources = [pair["source"] for pair in pairs]
+    works = {
+        "plain": lambda: _generate(model, tokenizer, sources, arguments.batch_size, **limits),
+        "generate": lambda: test_set.translate(model, **limits),
+        "record": test_set.retranslate,
+    }
+    rows = list(logging.tqdm(_rows(arguments, model, inputs, works), total=len(inputs), desc="Checking edits"))
     times = {name: [row[f"{name}_seconds"] for row in rows] for name in ("plain", "generate", "record")}
     summary = {
         "edits": len(rows),
-        "sentences": count,
+        "sentences": len(pairs),
         "different": sum(row["different"] for row in rows),
         "plain_different": sum(row["plain_different"] for row in rows),
         **{f"{name}_seconds": statistics.median(seconds) for name, seconds in times.items()},

@@ -63,7 +63,7 @@ class _Level:
 
 
 @dataclass
-class PrefixTree:
+class VisitedPrefixes:
     """
     The prefixes that searches over a batch of sources visited, by length, with the states of the trunk after each.
 

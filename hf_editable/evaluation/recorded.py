@@ -8,12 +8,12 @@ from ..beam_search import BeamSearch, follows_generate
 from ..decoding import EncodedSources, beam_search
 from ..scoring import MOST_LOGITS
 from ..tail import Tail
-from .prefixes import PrefixTree
+from .prefixes import VisitedPrefixes
 
 
 logger = logging.get_logger(__name__)
 
-_MOST_SOURCES = 384
+_MOST_SOURCES = 512
 
 
 class RecordedDecoding:
@@ -123,4 +123,4 @@ def record(
 
 
 def _search(tail: Tail, sources: EncodedSources) -> BeamSearch:
-    return BeamSearch(tail, sources, PrefixTree(tail, sources))
+    return BeamSearch(tail, sources, VisitedPrefixes(tail, sources))

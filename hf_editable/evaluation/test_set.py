@@ -68,17 +68,6 @@ class EncodedTestSet:
             # Far more than what they translate to, or are.
             self._expected.append(3 * max(lengths[index] for index in indices) // 2 + 10)
 
-    def generate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
-        """What `translate` gives, by `model.generate` alone: from the sources on, those of similar length together."""
-        sources = self._encoded[1]
-        options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "max_length": None, "do_sample": False}
-        found: dict[int, list[int]] = {}
-        for indices in batches_by_length(dict(enumerate(map(len, sources))), len(self._sources[0].indices)):
-            batch = self._tokenizer.pad({"input_ids": [sources[index] for index in indices]}, return_tensors="pt")
-            output = model.generate(**batch.to(model.device), **options)
-            found.update(zip(indices, output.tolist(), strict=True))
-        return self._texts(found)
-
     def translate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
         """Translations by beam search, in the order of the pairs."""
         return self._texts(beam_search(model, self._sources, self._expected, num_beams, max_new_tokens))
