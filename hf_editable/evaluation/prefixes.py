@@ -1,6 +1,7 @@
 """Prefixes of translations that beam searches visited, with the trunk states that no edit moves."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -156,16 +157,16 @@ class VisitedPrefixes:
         return self._levels[length - 1]["hidden"][places]
 
     def _cache(self, length: int, places: Tensor, sentences: Tensor) -> EncoderDecoderCache:
-        """The trunk's keys and values of prefixes."""
-        states = []
-        for level in reversed(self._levels[:length]):
-            states.append(level["attention"][places])
-            places = level["parents"][places]
-        # (layers, 2, rows, heads, length, head dimension)
-        past = torch.stack(states[::-1], dim=4).permute(1, 2, 0, 3, 4, 5)
+        """The trunk's keys and values of prefixes, with room for the next position."""
+        known = self._levels[0]["attention"]
+        past = known.new_empty((length + 1, len(places), *known.shape[1:]))
+        for place in reversed(range(length)):
+            torch.index_select(self._levels[place]["attention"], 0, places, out=past[place])
+            places = self._levels[place]["parents"][places]
+        past = past.permute(2, 3, 1, 4, 0, 5)  # (layers, 2, rows, heads, positions, head dimension)
         return EncoderDecoderCache(
-            Cache(layers=[_layer(keys, values) for keys, values in past]),
-            Cache(layers=[_layer(keys[sentences], values[sentences]) for keys, values in self._cross]),
+            Cache(layers=[_KnownButLast(keys, values) for keys, values in past]),
+            Cache(layers=[_Known(keys[sentences], values[sentences]) for keys, values in self._cross]),
         )
 
     def _run(
@@ -180,9 +181,21 @@ class VisitedPrefixes:
         return hidden[:, 0], attention
 
 
-def _layer(keys: Tensor, values: Tensor) -> DynamicLayer:
-    """Known keys and values as a layer of a cache; `update` would copy them."""
-    layer = DynamicLayer()
-    layer.lazy_initialization(keys, values)
-    layer.keys, layer.values = keys, values
-    return layer
+class _Known(DynamicLayer):
+    """Known keys and values as a layer of a cache."""
+
+    def __init__(self, keys: Tensor, values: Tensor):
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+
+class _KnownButLast(_Known):
+    """The same with room for those of the next position, so that `update` copies nothing else."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.keys[:, :, -1:], self.values[:, :, -1:] = key_states, value_states
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.keys.shape[2] - 1
