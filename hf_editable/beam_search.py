@@ -133,7 +133,7 @@ class BeamSearch:
         self.model, self.sources, self.trunk = tail.model, sources, trunk
         self.scores = torch.empty(0)
         self.narrow: list[int] = []
-        self._tail = tail
+        self._tail, self._skip_narrow = tail, False
 
     def translate(
         self, num_beams: int, max_new_tokens: int, num_return_sequences: int = 1, skip_narrow: bool = False

@@ -190,9 +190,11 @@ def test_the_record_stays_below_its_size():
 
 
 def test_what_does_not_fit_of_several_searches_is_decoded_anew(monkeypatch):
-    monkeypatch.setattr("hf_editable.evaluation.recorded._MOST_SOURCES", 4)
     model = editable()
     sources = encoded(model)
+    four = 4 * LIMITS["num_beams"] * sources.states.shape[-1]
+    monkeypatch.setattr("hf_editable.evaluation.recorded._MOST_STATES", four)
+    monkeypatch.setattr("hf_editable.evaluation.prefixes._MOST_ROWS", 3)
     whole = recorded(model, sources).describe()
     assert whole["sentences"] == 9
     decoding = recorded(model, sources, max_bytes=whole["bytes"] - 1)

@@ -11,6 +11,10 @@ from ..decoding import EncodedSources
 from ..tail import Tail
 
 
+# Prefixes that the trunk runs on at once: all their keys and values are copied for it.
+_MOST_ROWS = 1024
+
+
 class _Level:
     """
     Prefixes of one length: for each the number of its parent on the level above, its trunk states and attention keys.
@@ -128,7 +132,6 @@ class VisitedPrefixes:
         Returns:
             `torch.LongTensor` of shape `(rows,)`.
         """
-        above = self._levels[length - 1]
         codes = parents * self._vocabulary + tokens
         if length < len(self._levels):
             places = self._levels[length].find(codes)
@@ -138,10 +141,10 @@ class VisitedPrefixes:
         else:
             new = codes.unique()
         parents, tokens = new // self._vocabulary, new % self._vocabulary
-        sentences = above["sentences"][parents]
-        # The cache has what the layers make of the sources, so any states will do, and need not be copied.
-        states = self.sources.states[:1].expand(len(new), -1, -1)
-        hidden, attention = self._run(tokens, states, sentences, self._cache(length, parents, sentences))
+        sentences = self._levels[length - 1]["sentences"][parents]
+        parts = zip(*(column.split(_MOST_ROWS) for column in (parents, tokens, sentences)), strict=True)
+        runs = [self._run_on(length, *part) for part in parts]
+        hidden, attention = (torch.cat(states) for states in zip(*runs, strict=True))
         if length == len(self._levels):
             self._levels.append(_Level(parents, sentences, hidden, attention))
             added = torch.arange(len(new), device=new.device)
@@ -155,6 +158,12 @@ class VisitedPrefixes:
     def hidden(self, length: int, places: Tensor) -> Tensor:
         """Trunk states after the last token of prefixes of a length, of shape `(*places.shape, hidden)`."""
         return self._levels[length - 1]["hidden"][places]
+
+    def _run_on(self, length: int, parents: Tensor, tokens: Tensor, sentences: Tensor) -> tuple[Tensor, Tensor]:
+        """States after one more token than known prefixes have: see `_run`."""
+        # The cache has what the layers make of the sources, so any states will do, and need not be copied.
+        states = self.sources.states[:1].expand(len(tokens), -1, -1)
+        return self._run(tokens, states, sentences, self._cache(length, parents, sentences))
 
     def _cache(self, length: int, places: Tensor, sentences: Tensor) -> EncoderDecoderCache:
         """The trunk's keys and values of prefixes, with room for the next position."""
