@@ -155,6 +155,12 @@ class BeamSearch:
         self._skip_narrow = skip_narrow
         return self.sources.generate(self.model, max_new_tokens, custom_generate=self._search, **options)
 
+    def check_exact(self) -> None:
+        """See [`Tail.check_exact`], which also finds out whether the logits can be had in parts."""
+        mask = self.sources.attention_mask
+        labels = mask.new_zeros((len(mask), 2))  # any tokens do
+        self._tail.check_exact(self._tail.record(None, mask, labels, self.sources.states))
+
     def _search(
         self,
         model: PreTrainedModel,
@@ -227,8 +233,6 @@ def whole_decoder(model: PreTrainedModel, sources: EncodedSources, num_beams: in
         return None
     try:
         tail = Tail(model, EditConfig(layers_to_transform=0))
-        labels = sources.attention_mask.new_zeros((len(sources.indices), 2))  # any tokens do
-        tail.check_exact(tail.record(None, sources.attention_mask, labels, sources.states))
     except EditableError:  # not every model that translates can be edited
         return None
     search = BeamSearch(tail, sources, Embeddings(tail, sources))
@@ -243,6 +247,7 @@ def follows_generate(search: BeamSearch, num_beams: int, max_new_tokens: int) ->
         return False
     options = {"num_beams": num_beams, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
     try:
+        search.check_exact()
         search.translate(num_beams, max_new_tokens)
         expected = search.sources.generate(model, max_new_tokens, **options).sequences_scores
     except Exception as error:  # whatever a decoder raises that has its own ways with caches and masks

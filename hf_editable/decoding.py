@@ -62,8 +62,10 @@ class EncodedSources:
         return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
 
     def select(self, rows: list[int]) -> "EncodedSources":
-        """Some of the sources, by their positions in the batch."""
-        return EncodedSources([self.indices[row] for row in rows], self.states[rows], self.attention_mask[rows])
+        """Some of the sources, by their positions in the batch, padded to the longest of them."""
+        mask = self.attention_mask[rows]
+        needed = mask.any(0)
+        return EncodedSources([self.indices[row] for row in rows], self.states[rows][:, needed], mask[:, needed])
 
     @classmethod
     def join(cls, parts: Sequence["EncodedSources"]) -> "EncodedSources":
