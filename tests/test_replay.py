@@ -203,6 +203,14 @@ def test_what_does_not_fit_of_several_searches_is_decoded_anew(monkeypatch):
     assert retranslated(decoding, model) == generated(model, sources)
 
 
+def test_logits_in_parts_do_not_limit_a_search(monkeypatch):
+    model = editable()
+    sources = encoded(model)
+    monkeypatch.setattr("hf_editable.tail._EXACT", {})  # as in a new process
+    monkeypatch.setattr("hf_editable.evaluation.recorded.MOST_LOGITS", 1)
+    assert [len(search.sources.indices) for search in recorded(model, sources)._searches] == [9]
+
+
 def test_ties_are_left_to_generate():
     model = editable()
     with torch.no_grad():  # two tokens that no score tells apart
