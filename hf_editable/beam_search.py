@@ -133,7 +133,7 @@ class BeamSearch:
         self.model, self.sources, self.trunk = tail.model, sources, trunk
         self.scores = torch.empty(0)
         self.narrow: list[int] = []
-        self._tail, self._skip_narrow = tail, False
+        self._tail = tail
 
     def translate(
         self, num_beams: int, max_new_tokens: int, num_return_sequences: int = 1, skip_narrow: bool = False
@@ -152,8 +152,8 @@ class BeamSearch:
             `torch.LongTensor` of shape `(batch · num_return_sequences, length)`: token ids.
         """
         options = {"num_beams": num_beams, "num_return_sequences": num_return_sequences, "do_sample": False}
-        self._skip_narrow = skip_narrow
-        return self.sources.generate(self.model, max_new_tokens, custom_generate=self._search, **options)
+        options |= {"custom_generate": self._search, "skip_narrow": skip_narrow}
+        return self.sources.generate(self.model, max_new_tokens, **options)
 
     def check_exact(self) -> None:
         """See [`Tail.check_exact`], which also finds out whether the logits can be had in parts."""
@@ -168,6 +168,7 @@ class BeamSearch:
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
+        skip_narrow: bool,
         **kwargs: Any,
     ) -> Tensor:
         """The loop of `GenerationMixin._beam_search`, as `generate` calls it."""
@@ -183,7 +184,7 @@ class BeamSearch:
         for length in range(1, width):
             logits = self._logits(beams, length, source, cache)
             parents, over = selection.advance(beams, logits, length)
-            if self._skip_narrow:
+            if skip_narrow:
                 over |= beams.narrow
             if bool(over.all()) or int(over.sum()) * 16 >= len(over):
                 done = beams.select(over.nonzero().flatten())

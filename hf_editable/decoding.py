@@ -67,6 +67,11 @@ class EncodedSources:
         needed = mask.any(0)
         return EncodedSources([self.indices[row] for row in rows], self.states[rows][:, needed], mask[:, needed])
 
+    def split(self, size: int) -> list["EncodedSources"]:
+        """The sources in turn, in batches of `size` at most."""
+        rows = list(range(len(self.indices)))
+        return [self.select(rows[start : start + size]) for start in range(0, len(rows), size)]
+
     @classmethod
     def join(cls, parts: Sequence["EncodedSources"]) -> "EncodedSources":
         """Several batches as one."""
@@ -164,7 +169,9 @@ def beam_search(
                 endless.append(sources.select((~ended).nonzero().flatten().tolist()))
                 sources = sources.select(ended.nonzero().flatten().tolist())
     most = max((len(sources.indices) for sources in batches), default=1)
-    for sources in _joined(endless, most):
+    rows = [part.select([row]) for part in endless for row in range(len(part.indices))]
+    rows.sort(key=lambda row: int(row.attention_mask.sum()))
+    for sources in EncodedSources.join(rows).split(most) if rows else ():
         output, _ = _search(model, sources, num_beams, max_new_tokens)
         found.update(zip(sources.indices, output.tolist(), strict=True))
     return found
@@ -184,13 +191,6 @@ def _search(model: PreTrainedModel, sources: EncodedSources, num_beams: int, lim
     criteria = StoppingCriteriaList([counted])
     output = sources.generate(model, limit, num_beams=num_beams, do_sample=False, stopping_criteria=criteria)
     return output, counted.length > limit
-
-
-def _joined(parts: Sequence[EncodedSources], batch_size: int) -> list[EncodedSources]:
-    """The sources of several batches in as few batches as `batch_size` allows, those of one length together."""
-    rows = [part.select([row]) for part in parts for row in range(len(part.indices))]
-    rows.sort(key=lambda row: int(row.attention_mask.sum()))
-    return [EncodedSources.join(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
 
 
 def encode_sources(

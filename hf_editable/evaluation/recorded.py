@@ -1,6 +1,6 @@
 """A test set's translations by edited models, without decoding all of it again after each edit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from transformers.utils import logging
 
@@ -51,9 +51,7 @@ class RecordedDecoding:
         most = _MOST_STATES // (together.states.shape[-1] * (tail.num_layers - tail.first_index))
         if tail.projection is None:  # the logits of all of them are in memory at once
             most = min(most, MOST_LOGITS // tail.model.config.get_text_config(decoder=True).vocab_size)
-        size = max(1, most // num_beams)
-        rows = list(range(len(together.indices)))
-        self._searches = [_search(tail, together.select(rows[at : at + size])) for at in range(0, len(rows), size)]
+        self._searches = [_search(tail, sources) for sources in together.split(max(1, most // num_beams))]
         self._plain: list[EncodedSources] = []
         self._is_recorded = False
 
@@ -91,18 +89,16 @@ class RecordedDecoding:
         self._searches, self._is_recorded = left, True
         unknown = [source for source in self._plain if not found.keys() >= set(source.indices)]
         # Translations without end often come down to rounding: all of these few are searched to the limit at once.
-        limits = dict.fromkeys(self._expected, self._limits[1])
-        return found | self._decode(narrow, limits) | self._decode(unknown, self._expected)
+        return found | self._decode(narrow, bounded=False) | self._decode(unknown, bounded=True)
 
-    def _decode(self, parts: Sequence[EncodedSources], expected: Mapping[int, int]) -> dict[int, list[int]]:
-        """By `generate`."""
+    def _decode(self, parts: Sequence[EncodedSources], bounded: bool) -> dict[int, list[int]]:
+        """By `generate`, at first to the expected length if it is to be bounded."""
         if not parts:
             return {}
-        together = EncodedSources.join(parts)
-        rows, size = list(range(len(together.indices))), self._plain_size
-        batches = [together.select(rows[start : start + size]) for start in range(0, len(rows), size)]
-        lengths = [max(expected[index] for index in batch.indices) for batch in batches]
-        return beam_search(self._model, batches, lengths, *self._limits)
+        batches = EncodedSources.join(parts).split(self._plain_size)
+        limit = self._limits[1]
+        expected = [max(self._expected[index] for index in part.indices) if bounded else limit for part in batches]
+        return beam_search(self._model, batches, expected, *self._limits)
 
 
 def record(
