@@ -7,9 +7,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "auto": ["AutoEditableModelForSeq2SeqLM"],
     "configuration": ["BaseLoss", "EditConfig", "EditOptimizer"],
-    "collator": ["DataCollatorForEditableSeq2Seq"],
+    "correction.translation_editor": ["JointEditResult", "TranslationEditor", "TranslationEditResult"],
+    "data.collator": ["DataCollatorForEditableSeq2Seq"],
+    "editors.result": ["EditResult"],
     "errors": [
         "EditRefusedError",
         "EditableError",
@@ -21,16 +22,16 @@ _NAMES = {
         "NonFiniteEditError",
     ],
     "evaluation": ["EditReport", "evaluate_edits"],
-    "families": ["set_languages"],
-    "mining": ["mine_edits"],
-    "edit_result": ["EditResult"],
-    "modeling": ["EditableMixin"],
-    "objective": ["EditableSeq2SeqLMOutput"],
-    "patches": ["EditPatch"],
-    "prefixes": ["mine_prefixes"],
-    "trainer": ["EditableSeq2SeqTrainer", "TranslationTrainer"],
-    "training_args": ["EditableSeq2SeqTrainingArguments", "TranslationTrainingArguments"],
-    "translation": ["JointEditResult", "TranslationEditor", "TranslationEditResult"],
+    "mining.mined_edits": ["mine_edits"],
+    "mining.target_prefixes": ["mine_prefixes"],
+    "modeling.auto": ["AutoEditableModelForSeq2SeqLM"],
+    "modeling.mixin": ["EditableMixin"],
+    "modeling.objective": ["EditableSeq2SeqLMOutput"],
+    "models.languages": ["set_languages"],
+    "patches.patch": ["EditPatch"],
+    "training.arguments": ["EditableSeq2SeqTrainingArguments", "TranslationTrainingArguments"],
+    "training.editable_trainer": ["EditableSeq2SeqTrainer"],
+    "training.translation_trainer": ["TranslationTrainer"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -7,7 +7,7 @@ r"""Which test sentences single edits change, and how alike the edits of a model
 `accelerate launch --num_processes 2` before the script deals the edits out to two GPUs, with the same result.
 """
 
-from hf_editable.cli.analyze_edits import main
+from hf_editable.cli.commands.analyze_edits import main
 
 
 if __name__ == "__main__":

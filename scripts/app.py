@@ -3,7 +3,7 @@
 python scripts/app.py --model_name_or_path runs/main/editable --regression_data runs/main/data
 """
 
-from hf_editable.cli.app import main
+from hf_editable.cli.commands.open_page import main
 
 
 if __name__ == "__main__":

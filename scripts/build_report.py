@@ -3,7 +3,7 @@ r"""All results of a folder as one Markdown report and one HTML page that needs 
 python scripts/build_report.py --results_dir runs/main/results --output_dir runs/main/report
 """
 
-from hf_editable.cli.build_report import main
+from hf_editable.cli.commands.build_report import main
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ r"""Compare the optimizers of edits, each with coefficients tuned on validation 
 `accelerate launch --num_processes 2` before the script deals the edits out to two GPUs, with the same result.
 """
 
-from hf_editable.cli.compare_editors import main
+from hf_editable.cli.commands.compare_editors import main
 
 
 if __name__ == "__main__":

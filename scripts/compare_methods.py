@@ -7,7 +7,7 @@ r"""Compare ways to edit one model: its editor, with penalties, elastic weight c
 the script deals the edits out to two GPUs, with the same result.
 """
 
-from hf_editable.cli.compare_methods import main
+from hf_editable.cli.commands.compare_methods import main
 
 
 if __name__ == "__main__":

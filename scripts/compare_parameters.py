@@ -7,7 +7,7 @@ r"""Compare which layers and parts of the decoder edits move, each with tuned co
 `accelerate launch --num_processes 2` before the script deals the edits out to two GPUs, with the same result.
 """
 
-from hf_editable.cli.compare_parameters import main
+from hf_editable.cli.commands.compare_parameters import main
 
 
 if __name__ == "__main__":

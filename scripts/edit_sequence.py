@@ -5,7 +5,7 @@ r"""Make edits one after the other on one model, for one model or several: BLEU,
         --output_dir runs/main/sequence
 """
 
-from hf_editable.cli.edit_sequence import main
+from hf_editable.cli.commands.edit_sequence import main
 
 
 if __name__ == "__main__":

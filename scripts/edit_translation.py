@@ -4,7 +4,7 @@ python scripts/edit_translation.py --model_name_or_path runs/main/editable --out
     --source "der hund schläft." --target "the dog is asleep."
 """
 
-from hf_editable.cli.edit_translation import main
+from hf_editable.cli.commands.edit_translation import main
 
 
 if __name__ == "__main__":

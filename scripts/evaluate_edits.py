@@ -7,7 +7,7 @@ r"""Measure what single edits cost everything else (BLEU drawdown), for one mode
 `accelerate launch --num_processes 2` before the script deals the edits out to two GPUs, with the same result.
 """
 
-from hf_editable.cli.evaluate_edits import main
+from hf_editable.cli.commands.evaluate_edits import main
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ r"""List what a model translates worst, as a file of corrections to its referenc
 `hf-editable apply corrections.csv` corrects them.
 """
 
-from hf_editable.cli.find_mistakes import main
+from hf_editable.cli.commands.find_mistakes import main
 
 
 if __name__ == "__main__":

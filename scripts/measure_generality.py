@@ -7,7 +7,7 @@ r"""Measure whether edits carry over to variants of their sources, and stay away
 `accelerate launch --num_processes 2` before the script deals the edits out to two GPUs, with the same result.
 """
 
-from hf_editable.cli.measure_generality import main
+from hf_editable.cli.commands.measure_generality import main
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ On two GPUs, with the same result:
         --data_dir data/grammar --num_edits 1000 --output_dir runs/main/edits
 """
 
-from hf_editable.cli.mine_edits import main
+from hf_editable.cli.commands.mine_edits import main
 
 
 if __name__ == "__main__":

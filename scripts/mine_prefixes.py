@@ -6,7 +6,7 @@ r"""Add to mined edits the prefixes that push their targets out of the beam.
 Edits with these prefixes, `train_editable.py` trains for decode success too.
 """
 
-from hf_editable.cli.mine_prefixes import main
+from hf_editable.cli.commands.mine_prefixes import main
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ IWSLT14 German-English, from the official archive:
     python scripts/prepare_data.py --source iwslt14 --archive de-en.tgz --output_dir data/iwslt14-de-en
 """
 
-from hf_editable.cli.prepare_data import main
+from hf_editable.cli.commands.prepare_data import main
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ On two GPUs, with batches of the same size in all:
         --output_dir models/iwslt14-de-en --max_steps 50000 --max_tokens_per_batch 2048 --save_steps 5000
 """
 
-from hf_editable.cli.train_baseline import main
+from hf_editable.cli.commands.train_baseline import main
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ On two GPUs, with batches of the same size in all and one edit on each:
         --max_tokens_per_batch 2048 --c_edit 1 --c_loc 10 --dropout 0 --learning_rate 1e-4 --max_steps 3000
 """
 
-from hf_editable.cli.train_editable import main
+from hf_editable.cli.commands.train_editable import main
 
 
 if __name__ == "__main__":

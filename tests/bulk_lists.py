@@ -4,8 +4,8 @@ import torch
 
 from hf_editable import DataCollatorForEditableSeq2Seq, TranslationEditor
 from hf_editable.operations import EditStore
-from hf_editable.operations.bulk import apply_corrections
-from hf_editable.operations.corrections import Correction
+from hf_editable.operations.bulk.apply_corrections import apply_corrections
+from hf_editable.operations.corrections.correction_list import Correction
 
 
 def learn(model, tokenizer, pairs):

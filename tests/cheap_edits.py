@@ -3,9 +3,9 @@
 import torch
 
 from hf_editable import EditPatch
-from hf_editable.patch_files import fingerprint
-from hf_editable.tail import Tail
-from hf_editable.translation import JointEditResult, TranslationEditResult
+from hf_editable.correction.translation_editor import JointEditResult, TranslationEditResult
+from hf_editable.runs.fingerprints import fingerprint
+from hf_editable.tail.decoder_tail import Tail
 
 
 FOUR = [("1 a", "1001"), ("2 b", "1002"), ("3 c", "1003"), ("4 d", "1004")]

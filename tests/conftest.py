@@ -2,7 +2,9 @@
 
 import copy
 import os
+import sys
 import threading
+from pathlib import Path
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,7 +18,7 @@ import tqdm.auto  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 from transformers import MarianConfig, PreTrainedTokenizerFast  # noqa: E402
 
-from hf_editable import (  # noqa: E402
+from hf_editable import (
     AutoEditableModelForSeq2SeqLM,
     EditableSeq2SeqTrainer,
     EditableSeq2SeqTrainingArguments,
@@ -25,6 +27,8 @@ from hf_editable import (  # noqa: E402
 
 
 torch.set_num_threads(1)
+# Developers' tools are not in the package.
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "developer"))
 
 
 def _free_progress_bars():

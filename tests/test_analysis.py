@@ -17,18 +17,19 @@ from hf_editable import (
     EditReport,
     NonFiniteEditError,
 )
-from hf_editable.cli.analyze_edits import main
+from hf_editable.cli.commands.analyze_edits import main
 from hf_editable.evaluation import analysis as module
-from hf_editable.evaluation.analysis import EditAnalysis, analyze_edits
-from hf_editable.evaluation.analysis_report import (
+from hf_editable.evaluation.analysis import analyze_edits
+from hf_editable.evaluation.edit_space import embed, reduced
+from hf_editable.measures.similarity import cosine, means_by_decile, overlap, rank_correlation, ranks
+from hf_editable.reporting.analysis_plots import (
     add_drawdowns,
     components_for,
     describe_picture,
     format_analyses,
     plot_analyses,
 )
-from hf_editable.evaluation.projection import embed, reduced
-from hf_editable.evaluation.similarity import cosine, means_by_decile, overlap, rank_correlation, ranks
+from hf_editable.reporting.analysis_report import EditAnalysis
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_tsne_keeps_groups_apart():
 def test_without_scikit_learn_there_is_no_tsne(analyze, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     warnings = []
-    monkeypatch.setattr("hf_editable.evaluation.projection.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.evaluation.edit_space.logger.warning", warnings.append)
     analysis = analyze()
     assert all(edit["tsne"] is None for edit in analysis.edits)
     assert len(warnings) == 1 and "pip install hf_editable[analysis]" in warnings[0]
@@ -184,7 +185,7 @@ def test_without_matplotlib_there_is_no_picture(analyze, tmp_path, monkeypatch):
     analysis = analyze()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = []
-    monkeypatch.setattr("hf_editable.evaluation.drawing.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.reporting.drawing.logger.warning", warnings.append)
     plot_analyses([analysis], tmp_path / "picture.png")
     assert not list(tmp_path.iterdir()) and "pip install hf_editable[plots]" in warnings[0]
 

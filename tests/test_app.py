@@ -11,10 +11,10 @@ from test_app_render import HOSTILE, proposal, report
 
 from hf_editable import EditableValueError, EditPatch, TranslationEditor
 from hf_editable.app import render
-from hf_editable.app.workbench import Workbench
-from hf_editable.cli.app import main
-from hf_editable.operations.impact import ImpactGate
-from hf_editable.operations.store import EditStore
+from hf_editable.app.sessions import Sessions
+from hf_editable.cli.commands.open_page import main
+from hf_editable.operations.gate.impact import ImpactGate
+from hf_editable.operations.store.edit_store import EditStore
 
 
 EDITS = [
@@ -38,7 +38,7 @@ def gate(editor, tiny_pairs):
 
 @pytest.fixture
 def workbench(editor, gate, tmp_path):
-    return Workbench(editor, tmp_path / "app", gate)
+    return Sessions(editor, tmp_path / "app", gate)
 
 
 def weights(model):
@@ -186,7 +186,7 @@ def test_what_the_gate_refuses_is_not_kept(editor, tmp_path):
     # One sentence, whose translation is the reference without the edit and not with it.
     source, target = EDITS[0]
     row = {"source": source, "target": editor.translate([source])[0]}
-    workbench = Workbench(editor, tmp_path / "app", ImpactGate(editor, [row], max_drawdown=0.5))
+    workbench = Sessions(editor, tmp_path / "app", ImpactGate(editor, [row], max_drawdown=0.5))
     _, session = workbench.open()
     proposal = session.propose(source, target)
     assert not proposal.refused
@@ -222,7 +222,7 @@ def test_lines_are_joined(workbench):
 
 
 def test_a_session_keeps_a_limited_number_of_edits(editor, tmp_path):
-    _, session = Workbench(editor, tmp_path / "app", max_edits=1).open()
+    _, session = Sessions(editor, tmp_path / "app", max_edits=1).open()
     correct(session, *EDITS[0])
     with pytest.raises(EditableValueError, match="1 edits are kept"):
         session.propose(*EDITS[1])
@@ -260,7 +260,7 @@ def test_a_session_that_ends_while_it_works_is_removed_when_it_is_done(workbench
 
 
 def test_one_session_too_many_ends_the_one_that_was_not_used_for_longest(editor, tmp_path):
-    workbench = Workbench(editor, tmp_path / "app", max_sessions=2)
+    workbench = Sessions(editor, tmp_path / "app", max_sessions=2)
     tokens = [workbench.open()[0] for _ in range(2)]
     workbench.session(tokens[0])
     tokens.append(workbench.open()[0])
@@ -268,7 +268,7 @@ def test_one_session_too_many_ends_the_one_that_was_not_used_for_longest(editor,
 
 
 def test_a_store_is_shared_and_outlasts_the_page(editor, make_tiny_model, tmp_path):
-    workbench = Workbench(editor, tmp_path / "app", store_dir=tmp_path / "store")
+    workbench = Sessions(editor, tmp_path / "app", store_dir=tmp_path / "store")
     (token, one), (_, other) = workbench.open(), workbench.open()
     assert one is other and workbench.is_shared
     said = correct(one, *EDITS[0])
@@ -277,7 +277,7 @@ def test_a_store_is_shared_and_outlasts_the_page(editor, make_tiny_model, tmp_pa
 
     fresh = TranslationEditor(make_tiny_model(), editor.tokenizer, num_beams=2)
     before = weights(fresh.model)
-    again = Workbench(fresh, tmp_path / "again", store_dir=tmp_path / "store")
+    again = Sessions(fresh, tmp_path / "again", store_dir=tmp_path / "store")
     session = again.session("any")
     assert [edit.source for edit in session.edits] == SOURCES[:1] and session.download.is_file()
     assert session.translate(SOURCES[0]) == said and same_weights(fresh.model, before)
@@ -292,13 +292,13 @@ def test_the_store_of_another_model_is_refused(editor, make_tiny_model, tmp_path
         other.lm_head.weight.add_(1)
     EditStore.create(tmp_path / "store", other)
     with pytest.raises(EditableValueError, match="base"):
-        Workbench(editor, tmp_path / "app", store_dir=tmp_path / "store")
+        Sessions(editor, tmp_path / "app", store_dir=tmp_path / "store")
 
 
 @pytest.mark.parametrize("limit", ["max_characters", "max_edits", "max_sessions"])
 def test_limits_are_checked(editor, tmp_path, limit):
     with pytest.raises(EditableValueError, match=f"{limit}=0"):
-        Workbench(editor, tmp_path / "app", **{limit: 0})
+        Sessions(editor, tmp_path / "app", **{limit: 0})
 
 
 def test_no_text_gets_into_the_page_as_markup(workbench, monkeypatch):

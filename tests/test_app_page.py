@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from hf_editable import EditableValueError, EditPatch, TranslationEditor
-from hf_editable.app.workbench import Workbench
-from hf_editable.operations.impact import ImpactGate
+from hf_editable.app.sessions import Sessions
+from hf_editable.operations.gate.impact import ImpactGate
 
 
 pytest.importorskip("gradio")
@@ -46,7 +46,7 @@ def app(make_tiny_model, tiny_tokenizer, tiny_pairs, tmp_path_factory):
         model.edit_config = model.edit_config.replace(num_alternatives=2, max_steps=3)
         editor = TranslationEditor(model, tiny_tokenizer, num_beams=2)
         gate = ImpactGate(editor, tiny_pairs[:4], max_lost=None)
-        workbench = Workbench(editor, tmp_path_factory.mktemp("app"), gate, max_characters=100)
+        workbench = Sessions(editor, tmp_path_factory.mktemp("app"), gate, max_characters=100)
         page = Page(workbench, examples=[SOURCE])
         address = serve(page, port=None, prevent_thread_lock=True)
         yield address.rstrip("/"), workbench, editor

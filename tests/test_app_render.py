@@ -6,7 +6,7 @@ import pytest
 
 from hf_editable.app import render
 from hf_editable.app.session import Proposal
-from hf_editable.operations.impact_report import AskedCorrection, ChangedTranslation, ImpactReport
+from hf_editable.operations.gate.report import AskedCorrection, ChangedTranslation, ImpactReport
 
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"

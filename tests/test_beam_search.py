@@ -6,9 +6,9 @@ import torch
 from test_replay import RECORDED, SETTINGS, editable, encoded, texts
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from hf_editable.beam_search import BeamSearch, Embeddings, whole_decoder
-from hf_editable.beams import Selection
-from hf_editable.decoding import frozen
+from hf_editable.decoding.beam_search import BeamSearch, Embeddings, whole_decoder
+from hf_editable.decoding.beams import Selection
+from hf_editable.decoding.generation import frozen
 
 
 LIMITS = {"num_beams": 6, "num_return_sequences": 6, "max_new_tokens": 12}
@@ -83,7 +83,7 @@ def test_logits_of_some_sources_after_the_other(monkeypatch):
     model = editable()
     sources = encoded(model)
     most = 2 * LIMITS["num_beams"] * model.config.vocab_size
-    monkeypatch.setattr("hf_editable.tail.MOST_LOGITS", most)
+    monkeypatch.setattr("hf_editable.tail.decoder_tail.MOST_LOGITS", most)
     select, sizes = Selection.advance, []
 
     def noted(self, beams, logits, length):
@@ -97,7 +97,7 @@ def test_logits_of_some_sources_after_the_other(monkeypatch):
 
 
 def test_narrow_searches_are_given_up(monkeypatch):
-    monkeypatch.setattr("hf_editable.beams.NARROW", 1e9)
+    monkeypatch.setattr("hf_editable.decoding.beams.NARROW", 1e9)
     model = editable()
     sources = encoded(model)
     with frozen(model):

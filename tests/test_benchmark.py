@@ -8,11 +8,12 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
+from benchmark import BenchmarkArguments, main
 
-from hf_editable import EditableError, EditConfig, benchmark
-from hf_editable.benchmark import memory, parts, plain, timing
-from hf_editable.benchmark.workload import joined
-from hf_editable.cli.benchmark import BenchmarkArguments, main
+import benchmarks as benchmark
+from benchmarks import memory, parts, plain, timing
+from benchmarks.workload import joined
+from hf_editable import EditableError, EditConfig
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_ways_that_do_not_do_the_same_are_not_timed(workload, monkeypatch):
 
 
 def test_mining_that_finds_something_else_is_not_timed(workload, monkeypatch):
-    monkeypatch.setattr("hf_editable.benchmark.mining._one", lambda *args, **kwargs: "nothing")
+    monkeypatch.setattr("benchmarks.mining._one", lambda *args, **kwargs: "nothing")
     with pytest.raises(EditableError, match="agree on 0% of the most likely translations"):
         benchmark.measure_mining(workload, sources=3, one_in=2, repeats=1)
 

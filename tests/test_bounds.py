@@ -5,12 +5,13 @@ import torch
 from families import build
 from test_prefix_tree import LABELS, source
 
-from hf_editable import EditConfig, bounds
-from hf_editable.bounds import LeadingScores, NormalizerBound
-from hf_editable.editing import TranslationEditProblem
-from hf_editable.prefix_tree import PrefixTree
-from hf_editable.scoring import PADDING
-from hf_editable.tail import Tail
+from hf_editable import EditConfig
+from hf_editable.editors.problem import TranslationEditProblem
+from hf_editable.numerics import bounds
+from hf_editable.numerics.bounds import LeadingScores, NormalizerBound
+from hf_editable.numerics.scoring import PADDING
+from hf_editable.tail.decoder_tail import Tail
+from hf_editable.tail.prefix_tree import PrefixTree
 
 
 VOCABULARY, SIZE = 4000, 16

@@ -11,11 +11,12 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from hf_editable import EditableFileError, EditableValueError, EditPatch, NonFiniteEditError, TranslationEditor
 from hf_editable.operations import EditStore, ImpactGate
-from hf_editable.operations.bulk import apply_corrections
-from hf_editable.operations.bulk_plan import plan_corrections
-from hf_editable.operations.bulk_report import BulkReport, Outcome
-from hf_editable.operations.corrections import Correction
-from hf_editable.patches import applied_patches, fingerprint
+from hf_editable.operations.bulk.apply_corrections import apply_corrections
+from hf_editable.operations.bulk.plan import plan_corrections
+from hf_editable.operations.bulk.report import BulkReport, Outcome
+from hf_editable.operations.corrections.correction_list import Correction
+from hf_editable.patches.patch import applied_patches
+from hf_editable.runs.fingerprints import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +312,7 @@ def test_what_cannot_work_is_refused_before_the_work(editor, tiny_pairs, tmp_pat
     result = editor.edit(rows[0].source, rows[0].target)
     with editor.model.edited(result.patch), pytest.raises(EditableValueError, match="The model has 1 patches applied"):
         apply_corrections(editor, rows, store, tmp_path / "out")
-    monkeypatch.setattr("hf_editable.operations.bulk.process_state", lambda: object())
+    monkeypatch.setattr("hf_editable.operations.bulk.apply_corrections.process_state", lambda: object())
     with pytest.raises(EditableValueError, match="one process applies them"):
         apply_corrections(editor, rows, store, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from bulk_lists import contents, learn, run, timeless, wanted
 
-from hf_editable.journal import Journal
-from hf_editable.modeling import EditableMixin
+from hf_editable.modeling.mixin import EditableMixin
 from hf_editable.operations import EditStore
-from hf_editable.operations.bulk_report import BulkReport
-from hf_editable.operations.bulk_run import BulkRun
+from hf_editable.operations.bulk.report import BulkReport
+from hf_editable.operations.bulk.run import BulkRun
+from hf_editable.runs.journal import Journal
 
 
 # A child has all that is loaded and learned here, so it starts at once.

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from hf_editable.cli import check_invariance
-from hf_editable.cli.check_invariance import OBJECTIVES, largest_difference, main
+import check_invariance
+from check_invariance import OBJECTIVES, largest_difference, main
 from hf_editable.errors import EditableValueError
 
 

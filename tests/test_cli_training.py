@@ -5,8 +5,8 @@ import pytest
 from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_editable.cli import train_baseline, train_editable
-from hf_editable.cli.training import encode_splits
+from hf_editable.cli.commands import train_baseline, train_editable
+from hf_editable.cli.shared.training_runs import encode_splits
 from hf_editable.errors import EditableValueError
 
 

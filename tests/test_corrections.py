@@ -5,7 +5,8 @@ import json
 import pytest
 
 from hf_editable import EditableFileError, EditableValueError
-from hf_editable.operations.corrections import Correction, find_conflicts, read_corrections
+from hf_editable.operations.corrections.correction_list import Correction, find_conflicts
+from hf_editable.operations.corrections.readers import read_corrections
 
 
 HEADER = '<header creationtool="t" segtype="sentence" adminlang="en" datatype="plaintext" srclang="{srclang}"/>'
@@ -60,7 +61,7 @@ def test_columns_have_other_names_by_option(tmp_path):
 
 def test_tsv_has_no_quotes(tmp_path, monkeypatch):
     warnings = []
-    monkeypatch.setattr("hf_editable.operations.corrections.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.operations.corrections.readers.logger.warning", warnings.append)
     content = 'source\ttarget\r\nder "hund\the said "dog"\r\nsagt\t"says"\r\n\r\neins\x85zwei\tone\r\n'
     read = read_corrections(write(tmp_path, "a.tsv", content))
     assert pairs(read) == [('der "hund', 'he said "dog"'), ("sagt", '"says"'), ("eins\x85zwei", "one")]
@@ -168,7 +169,7 @@ def test_units_of_tmx_have_their_own_source_language(tmp_path):
 
 def test_units_of_tmx_without_a_language_are_left_out(tmp_path, monkeypatch):
     warnings = []
-    monkeypatch.setattr("hf_editable.operations.tmx.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.operations.corrections.tmx.logger.warning", warnings.append)
     units = [unit(("de", "hund"), ("fr", "chien")), unit(("de", "katze"), ("en", "cat"))]
     path = write(tmp_path, "a.tmx", tmx(*units))
     assert pairs(read_corrections(path, target_lang="en")) == [("katze", "cat")]

@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from test_data_iwslt14 import members, pack
 from transformers import AutoTokenizer
 
-from hf_editable.cli.prepare_data import main
+from hf_editable.cli.commands.prepare_data import main
 
 
 def run(output, *options):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from hf_editable.decoding import EncodedSources, beam_search, encode_sources, frozen
-from hf_editable.families import encoder_output
+from hf_editable.decoding.encoded_sources import EncodedSources, encode_sources
+from hf_editable.decoding.generation import beam_search, frozen
+from hf_editable.models.families import encoder_output
 
 
 @pytest.fixture

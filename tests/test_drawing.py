@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from hf_editable.evaluation.drawing import draw, draw_interval, open_axes
+from hf_editable.reporting.drawing import draw, draw_interval, open_axes
 
 
 def test_an_interval_ends_where_it_ends(tmp_path):

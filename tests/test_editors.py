@@ -7,7 +7,7 @@ import torch
 
 from hf_editable import EditConfig, NonFiniteEditError
 from hf_editable.editors import make_editor
-from hf_editable.rmsprop import rmsprop_step
+from hf_editable.editors.rmsprop import rmsprop_step
 
 
 OPTIMIZERS = ["gd", "scaled_gd", "rprop", "rmsprop", "momentum", "adam"]

@@ -8,6 +8,7 @@ import pytest
 import sacrebleu
 import torch
 
+import check_replay
 from hf_editable import (
     DataCollatorForEditableSeq2Seq,
     EditableError,
@@ -18,14 +19,14 @@ from hf_editable import (
     NonFiniteEditError,
     evaluate_edits,
 )
-from hf_editable.cli import check_replay
-from hf_editable.cli.evaluate_edits import main
-from hf_editable.evaluation import drawdown, format_table, plot_drawdown
-from hf_editable.evaluation.bleu import CorpusBleu, CorpusChrf
-from hf_editable.evaluation.recorded import RecordedDecoding
-from hf_editable.evaluation.report import drawdown_range
-from hf_editable.evaluation.statistics import bootstrap_interval
+from hf_editable.cli.commands.evaluate_edits import main
+from hf_editable.decoding.recorded import RecordedDecoding
+from hf_editable.evaluation import format_table, plot_drawdown
+from hf_editable.evaluation import single_edits as drawdown
 from hf_editable.evaluation.test_set import EncodedTestSet
+from hf_editable.measures.corpus_scores import CorpusBleu, CorpusChrf
+from hf_editable.measures.statistics import bootstrap_interval
+from hf_editable.reporting.edit_report import drawdown_range
 
 
 TIMES = ("milliseconds", "milliseconds_mean", "milliseconds_median", "record")
@@ -274,7 +275,7 @@ def test_no_picture_without_matplotlib(evaluate, tmp_path, monkeypatch):
     report = evaluate(num_edits=1)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = []
-    monkeypatch.setattr("hf_editable.evaluation.drawing.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.reporting.drawing.logger.warning", warnings.append)
     report.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
     assert len(warnings) == 1 and "pip install hf_editable[plots]" in warnings[0]

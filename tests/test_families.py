@@ -11,10 +11,10 @@ from transformers import AutoModelForSeq2SeqLM
 
 import plain
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditConfig
-from hf_editable.decoding import EncodedSources
-from hf_editable.families import beam_search_tokens, decoder_inputs, max_positions
-from hf_editable.scoring import sequence_scores
-from hf_editable.tail import Tail
+from hf_editable.decoding.encoded_sources import EncodedSources
+from hf_editable.models.families import beam_search_tokens, decoder_inputs, max_positions
+from hf_editable.numerics.scoring import sequence_scores
+from hf_editable.tail.decoder_tail import Tail
 
 
 every_family = pytest.mark.parametrize("family", families.FAMILIES)

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_editable import EditableFileError
-from hf_editable.files import read_saved, whole_folder, write_json
+from hf_editable.runs.files import read_saved, whole_folder, write_json
 
 
 def test_nothing_is_seen_before_the_end(tmp_path):

@@ -16,10 +16,10 @@ from hf_editable import (
     NonFiniteEditError,
     TranslationEditor,
 )
-from hf_editable.cli.measure_generality import main
+from hf_editable.cli.commands.measure_generality import main
 from hf_editable.evaluation import GeneralityReport, measure_generality
 from hf_editable.evaluation.methods import ExactMatchCache, FineTuning
-from hf_editable.evaluation.source_variants import KINDS, NUMBER_WORDS, SAME_MEANING, NearestTexts, make_variant
+from hf_editable.measures.source_variants import KINDS, NUMBER_WORDS, SAME_MEANING, NearestTexts, make_variant
 
 
 OPTIONS = {"num_beams": 2, "batch_size": 3, "max_new_tokens": 8}

@@ -15,7 +15,7 @@ from hub_server import TOKEN, LocalHub
 from huggingface_hub import ModelCard
 from safetensors.torch import load
 
-from hf_editable.model_card import by_a_person
+from hf_editable.hub.cards import by_a_person
 
 
 TESTS = Path(__file__).parent

@@ -18,9 +18,9 @@ from hf_editable.operations import (
     ScoreChange,
     sample_regression,
 )
-from hf_editable.operations.corrections import Correction
-from hf_editable.operations.impact_report import marked
-from hf_editable.patches import applied_patches
+from hf_editable.operations.corrections.correction_list import Correction
+from hf_editable.operations.gate.report import marked
+from hf_editable.patches.patch import applied_patches
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_a_regression_set_of_sources_alone(editor, few, tiny_edits):
 def test_an_edit_that_changes_nothing(editor, few):
     parameters = dict(editor.model.named_parameters())
     name = "model.decoder.layers.1.fc1.weight"
-    from hf_editable.patch_files import fingerprint
+    from hf_editable.runs.fingerprints import fingerprint
 
     patch = EditPatch({name: parameters[name].detach().clone()}, fingerprint({name: parameters[name]}))
     report = ImpactGate(editor, few, max_drawdown=0.0).measure(patch)

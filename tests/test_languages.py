@@ -14,7 +14,7 @@ from hf_editable import (
     TranslationEditor,
     set_languages,
 )
-from hf_editable.families import decoder_inputs
+from hf_editable.models.families import decoder_inputs
 
 
 PIECES = ["▁der", "▁hund", "▁rennt", "▁the", "▁dog", "▁runs", "▁walks"]
@@ -111,7 +111,7 @@ def test_unknown_languages_are_refused(tiny_model, tiny_tokenizer):
 
 
 def test_the_commands_take_languages(tmp_path, capsys):
-    from hf_editable.cli.edit_translation import main
+    from hf_editable.cli.commands.edit_translation import main
 
     tokenizer = tokenizer_of("m2m_100")
     model_of("m2m_100", tokenizer).save_pretrained(tmp_path)

@@ -13,9 +13,10 @@ from idioms import LEARNED, make_model, make_tokenizer
 from transformers import AutoTokenizer
 
 from hf_editable import AutoEditableModelForSeq2SeqLM, TranslationEditor, __version__
-from hf_editable.cli import build_report, mine_edits, parse_arguments, prepare_data, run_main, tell
+from hf_editable.cli.commands import build_report, mine_edits, prepare_data
 from hf_editable.cli.main import COMMANDS, main
-from hf_editable.cli.measuring import command_line
+from hf_editable.cli.shared.measuring import command_line
+from hf_editable.cli.shared.running import parse_arguments, run_main, tell
 from hf_editable.errors import EditableFileError
 
 
@@ -49,7 +50,7 @@ def test_help_tells_what_each_command_does(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_under_its_own_name(name, capsys):
-    assert callable(importlib.import_module(f"hf_editable.cli.{COMMANDS[name].module}").main)
+    assert callable(importlib.import_module(f"hf_editable.cli.commands.{COMMANDS[name].module}").main)
     code, out, _ = run(capsys, name, "--help")
     assert code == 0 and out.startswith(f"usage: hf-editable {name} ") and "--json" in out
 

@@ -18,7 +18,7 @@ from hf_editable import (
     NonFiniteEditError,
     evaluate_edits,
 )
-from hf_editable.cli.compare_methods import main
+from hf_editable.cli.commands.compare_methods import main
 from hf_editable.evaluation.methods import (
     EditMethod,
     ElasticWeightConsolidation,
@@ -31,7 +31,7 @@ from hf_editable.evaluation.methods import (
     make_edit,
 )
 from hf_editable.evaluation.methods.base import edit_loss, method_result
-from hf_editable.tail import Tail
+from hf_editable.tail.decoder_tail import Tail
 
 
 OPTIONS = {"num_beams": 2, "batch_size": 3, "max_new_tokens": 8, "bleu_tokenize": "none"}

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from hf_editable import EditableFileError, EditableTypeError, EditableValueError, mine_edits
-from hf_editable.cli.mine_edits import main
-from hf_editable.journal import Journal, fingerprint_model
-from hf_editable.miner import SeededSampling
-from hf_editable.mining import INFO_NAME, JOURNAL_NAME
+from hf_editable.cli.commands.mine_edits import main
+from hf_editable.mining.mined_edits import INFO_NAME, JOURNAL_NAME
+from hf_editable.mining.miner import SeededSampling
+from hf_editable.runs.fingerprints import fingerprint_model
+from hf_editable.runs.journal import Journal
 
 
 OPTIONS = {"num_alternatives": 3, "batch_size": 4, "max_new_tokens": 6}
@@ -213,7 +214,7 @@ def test_references_are_targets_where_the_model_says_something_else(corrections,
     reasons = ("edits", "correct_translations", "empty_targets", "long_targets", "unknown_targets")
     assert [counts[name] for name in reasons] == [2, 2, 1, 1, 0] and counts["equal_alternatives"] == 1
     # The seed and the temperature decide nothing here; the references do.
-    monkeypatch.setattr("hf_editable.miner.Miner.rows", None)
+    monkeypatch.setattr("hf_editable.mining.miner.Miner.rows", None)
     again = mine(output_dir=tmp_path / "mined", seed=1, temperature=1.0)
     assert again.to_list() == edits.to_list()
     other = dataset.remove_columns("reference").add_column("reference", ["the man ."] * 6)

@@ -8,8 +8,8 @@ import pytest
 from sacrebleu.metrics import CHRF
 
 from hf_editable import EditableValueError, TranslationEditor
-from hf_editable.cli import find_mistakes as command
-from hf_editable.operations.mistakes import find_mistakes, write_mistakes
+from hf_editable.cli.commands import find_mistakes as command
+from hf_editable.operations.corrections.mistakes import find_mistakes, write_mistakes
 
 
 @pytest.fixture

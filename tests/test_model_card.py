@@ -9,9 +9,11 @@ from huggingface_hub import ModelCard
 from transformers.utils import logging
 
 from hf_editable import EditableSeq2SeqTrainer, EditableSeq2SeqTrainingArguments, EditConfig, EditPatch, evaluate_edits
-from hf_editable.cli import evaluate_edits as evaluate_command
-from hf_editable.hub_trainer import _changed_arguments
-from hf_editable.model_card import add_report, by_a_person, model_card, patch_card, update_card, write_card
+from hf_editable.cli.commands import evaluate_edits as evaluate_command
+from hf_editable.hub.cards import by_a_person, write_card
+from hf_editable.hub.model_card import add_results, model_card, update_card
+from hf_editable.hub.patch_card import patch_card
+from hf_editable.training.hub_trainer import _changed_arguments
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_what_a_person_wrote_or_changed_is_kept(tiny_model, report, tmp_path, ch
     text = change(read(tmp_path).decode())
     (tmp_path / "README.md").write_text(text)
     tiny_model.save_pretrained(tmp_path, report=report)
-    assert not update_card(tiny_model, tmp_path, report)
+    assert not update_card(tiny_model, tmp_path, report.card())
     assert read(tmp_path).decode() == text
 
 
@@ -83,10 +85,10 @@ def test_only_the_main_process_writes_a_card(tiny_model, tmp_path):
 
 
 def test_a_report_replaces_an_earlier_one_and_nothing_else(tiny_model, report, tmp_path):
-    card = model_card(tiny_model, "user/name", report=report, language=["de", "en"], title="Mine")
+    card = model_card(tiny_model, "user/name", results=report.card(), language=["de", "en"], title="Mine")
     before = str(card)
     report.summary["bleu"] = 12.5
-    add_report(card, report, dataset_name="Tiny pairs")
+    add_results(card, report.card(), dataset_name="Tiny pairs")
     assert {result.dataset_name for result in card.data.eval_results} == {"Tiny pairs"}
     assert str(card).count("## Edits, measured") == before.count("## Edits, measured") == 1
     assert "name: Mine\n" in before and 'from_pretrained("user/name")' in before and "# Mine\n" in before
@@ -122,7 +124,7 @@ def test_the_trainers_card_keeps_its_part_when_a_report_comes(trainer, report, t
     assert (data.license, data.datasets, data.base_model) == ("mit", "user/data", "user/base") and "own" in data.tags
     assert "- mined edits: 6 rows (" in text and "- validation: 3 rows" in text and "| c_loc | 0.5 |" in text
     assert results(text.encode()) == {"loss": pytest.approx(loss)} and "hf_secretToken" not in text
-    assert update_card(trainer.model, tmp_path / "run", report, "Tiny pairs")
+    assert update_card(trainer.model, tmp_path / "run", report.card(), "Tiny pairs")
     updated = read(tmp_path / "run").decode()
     assert results(updated.encode())["loss"] == pytest.approx(loss)
     assert results(updated.encode())["edit_steps"] == pytest.approx(report.summary["mean_steps"])
@@ -154,11 +156,11 @@ def test_only_chosen_arguments_are_listed(tmp_path):
 
 def test_the_card_of_a_patch(tiny_model):
     patch = EditPatch({"a": torch.ones(2, 3)}, "0" * 64, source="Zeile\n```` # | x", target=None, loss_after=-0.5)
-    text = str(patch_card(patch, "user/patch"))
+    text = str(patch_card(patch.card(), "user/patch"))
     assert "source:      Zeile ''' # | x\ntranslation: unknown\n" in text and "| edited weights | 6 |" in text
     assert 'EditPatch.from_pretrained("user/patch")' in text and "the model that the patch was made from" in text
     patch.base_model, patch.base_revision = "user/base", "0123"
-    text = str(patch_card(patch, "user/patch"))
+    text = str(patch_card(patch.card(), "user/patch"))
     assert 'from_pretrained("user/base", revision="0123")' in text and ModelCard(text).data.base_model == "user/base"
 
 
@@ -170,7 +172,7 @@ def test_the_evaluation_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pai
     DatasetDict(test=Dataset.from_list(tiny_pairs[:3])).save_to_disk(tmp_path / "data")
     tiny_edits.save_to_disk(tmp_path / "edits")
     said = []
-    monkeypatch.setattr(logging.get_logger("hf_editable.cli.evaluate_edits"), "warning", said.append)
+    monkeypatch.setattr(logging.get_logger("hf_editable.cli.commands.evaluate_edits"), "warning", said.append)
     models = [str(tmp_path / name) for name in ("plain", "by-hand")]
     command = ["--edits_dir", str(tmp_path / "edits"), "--data_dir", str(tmp_path / "data"), "--num_edits", "1"]
     command += ["--output_dir", str(tmp_path / "results"), "--num_beams", "2", "--update_cards"]

@@ -5,7 +5,7 @@ import torch
 
 import plain
 from hf_editable import EditableValueError, EditConfig
-from hf_editable.tail import Tail
+from hf_editable.tail.decoder_tail import Tail
 
 
 LENGTH_PENALTY = 0.7

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from hf_editable import EditableFileError, EditableValueError, EditReport
-from hf_editable.cli.build_report import main
-from hf_editable.evaluation.markup import anchor, code_block, escape, headings, table, to_html
-from hf_editable.evaluation.page import build_report
-from hf_editable.evaluation.statistics import compare_reports
+from hf_editable.cli.commands.build_report import main
+from hf_editable.measures.statistics import compare_reports
+from hf_editable.reporting.markup import anchor, code_block, escape, headings, table, to_html
+from hf_editable.reporting.results_page import build_report
 
 
 PNG = base64.b64decode(
@@ -225,7 +225,7 @@ def test_whole_or_not_at_all(results, tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("no page")
 
-    monkeypatch.setattr("hf_editable.evaluation.page.to_html", fail)
+    monkeypatch.setattr("hf_editable.reporting.results_page.to_html", fail)
     with pytest.raises(RuntimeError, match="no page"):
         build_report(results, tmp_path / "page")
     assert not (tmp_path / "page").exists()

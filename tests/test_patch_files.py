@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from hf_editable import EditableFileError, EditableValueError, EditPatch
-from hf_editable.patch_files import fingerprint
+from hf_editable.runs.fingerprints import fingerprint
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_what_is_loaded_is_what_was_saved(folder, patch, tiny_model):
 )
 def test_newer_files_are_read_with_a_warning(folder, tiny_model, monkeypatch, change, warnings):
     said = []
-    monkeypatch.setattr(logging.get_logger("hf_editable.patch_files"), "warning", said.append)
+    monkeypatch.setattr(logging.get_logger("hf_editable.patches.files"), "warning", said.append)
     rewrite(folder, lambda config: {**config, **change})
     loaded = EditPatch.from_pretrained(folder)
     assert len(said) == len(warnings) and all(wanted in line for wanted, line in zip(warnings, said, strict=True))

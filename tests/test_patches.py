@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import MarianMTModel
 
 from hf_editable import EditableFileError, EditableValueError, EditPatch
-from hf_editable.patches import fingerprint
+from hf_editable.runs.fingerprints import fingerprint
 
 
 @pytest.fixture

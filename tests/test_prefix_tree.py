@@ -7,12 +7,12 @@ import torch
 from families import FAMILIES, build
 
 from hf_editable import EditConfig
-from hf_editable.editing import TranslationEditProblem
 from hf_editable.editors import make_editor
-from hf_editable.gradients import recomputed, with_gradients
-from hf_editable.prefix_tree import PrefixTree, takes_prefix_trees
-from hf_editable.scoring import PADDING, token_log_probs
-from hf_editable.tail import Tail
+from hf_editable.editors.problem import TranslationEditProblem
+from hf_editable.numerics.gradients import recomputed, with_gradients
+from hf_editable.numerics.scoring import PADDING, token_log_probs
+from hf_editable.tail.decoder_tail import Tail
+from hf_editable.tail.prefix_tree import PrefixTree, takes_prefix_trees
 
 
 LABELS = torch.tensor([[5, 6, 7, 2], [5, 6, 8, 2], [5, 9, 2, PADDING], [5, 6, 7, 9]])

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hf_editable import DataCollatorForEditableSeq2Seq, EditableValueError, evaluate_edits, mine_prefixes
-from hf_editable.cli import mine_prefixes as command
-from hf_editable.prefixes import outranking
+from hf_editable.cli.commands import mine_prefixes as command
+from hf_editable.mining.target_prefixes import outranking
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from test_cli_training import baseline_command, editable_command
 
 from hf_editable import EditReport, mine_edits
-from hf_editable.cli import evaluate_edits, train_baseline, train_editable
-from hf_editable.cli import mine_edits as mine_command
-from hf_editable.cli.prepare_data import INFO_FILE
-from hf_editable.journal import Journal
-from hf_editable.mining import JOURNAL_NAME
-from hf_editable.processes import process_state, share_out
+from hf_editable.cli.commands import evaluate_edits, train_baseline, train_editable
+from hf_editable.cli.commands import mine_edits as mine_command
+from hf_editable.cli.commands.prepare_data import INFO_FILE
+from hf_editable.mining.mined_edits import JOURNAL_NAME
+from hf_editable.runs.journal import Journal
+from hf_editable.runs.processes import process_state, share_out
 
 
 OPTIONS = {"num_alternatives": 3, "batch_size": 3, "max_new_tokens": 6}

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from hf_editable import EditableTypeError, EditConfig, projection
-from hf_editable.projection import TrainedProjection
-from hf_editable.tail import Tail
+from hf_editable import EditableTypeError, EditConfig
+from hf_editable.numerics import output_projection as projection
+from hf_editable.numerics.output_projection import TrainedProjection
+from hf_editable.tail.decoder_tail import Tail
 
 
 PLACES, TOKENS = torch.tensor([0, 0, 1, 3]), torch.tensor([5, 8, 5, 0])

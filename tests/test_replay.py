@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditConfig
-from hf_editable.beam_search import BeamSearch
-from hf_editable.decoding import EncodedSources, frozen
-from hf_editable.evaluation.prefixes import VisitedPrefixes
-from hf_editable.evaluation.recorded import record
-from hf_editable.tail import Tail
+from hf_editable.decoding.beam_search import BeamSearch
+from hf_editable.decoding.encoded_sources import EncodedSources
+from hf_editable.decoding.generation import frozen
+from hf_editable.decoding.recorded import record
+from hf_editable.decoding.visited_prefixes import VisitedPrefixes
+from hf_editable.tail.decoder_tail import Tail
 
 
 # Their decoder layers need no more than a mask to know which positions a token sees.
@@ -193,8 +194,8 @@ def test_what_does_not_fit_of_several_searches_is_decoded_anew(monkeypatch):
     model = editable()
     sources = encoded(model)
     four = 4 * LIMITS["num_beams"] * sources.states.shape[-1]
-    monkeypatch.setattr("hf_editable.evaluation.recorded._MOST_STATES", four)
-    monkeypatch.setattr("hf_editable.evaluation.prefixes._MOST_ROWS", 3)
+    monkeypatch.setattr("hf_editable.decoding.recorded._MOST_STATES", four)
+    monkeypatch.setattr("hf_editable.decoding.visited_prefixes._MOST_ROWS", 3)
     whole = recorded(model, sources).describe()
     assert whole["sentences"] == 9
     decoding = recorded(model, sources, max_bytes=whole["bytes"] - 1)
@@ -206,8 +207,8 @@ def test_what_does_not_fit_of_several_searches_is_decoded_anew(monkeypatch):
 def test_logits_in_parts_do_not_limit_a_search(monkeypatch):
     model = editable()
     sources = encoded(model)
-    monkeypatch.setattr("hf_editable.tail._EXACT", {})  # as in a new process
-    monkeypatch.setattr("hf_editable.evaluation.recorded.MOST_LOGITS", 1)
+    monkeypatch.setattr("hf_editable.tail.decoder_tail._EXACT", {})  # as in a new process
+    monkeypatch.setattr("hf_editable.decoding.recorded.MOST_LOGITS", 1)
     assert [len(search.sources.indices) for search in recorded(model, sources)._searches] == [9]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_editable import EditableValueError
-from hf_editable.scoring import constraint_loss, cross_entropy, sequence_scores, token_kl, token_log_probs
+from hf_editable.numerics.scoring import constraint_loss, cross_entropy, sequence_scores, token_kl, token_log_probs
 
 
 LOGITS = torch.tensor([[[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]], [[1.0, 1.0, 1.0], [0.0, 5.0, 0.0]]])

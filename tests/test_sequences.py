@@ -9,7 +9,7 @@ import sacrebleu
 import torch
 
 from hf_editable import DataCollatorForEditableSeq2Seq, EditableFileError, EditableTypeError, EditableValueError
-from hf_editable.cli.edit_sequence import main
+from hf_editable.cli.commands.edit_sequence import main
 from hf_editable.evaluation import SequenceReport, edit_sequence
 from hf_editable.evaluation.methods import ExactMatchCache, FineTuning, make_edit
 from hf_editable.evaluation.methods.base import edit_loss

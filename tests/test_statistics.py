@@ -5,8 +5,8 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from hf_editable import EditableValueError, EditReport
-from hf_editable.evaluation.bleu import CorpusBleu, CorpusChrf
-from hf_editable.evaluation.statistics import (
+from hf_editable.measures.corpus_scores import CorpusBleu, CorpusChrf
+from hf_editable.measures.statistics import (
     SentenceBootstrap,
     bootstrap_interval,
     compare_reports,

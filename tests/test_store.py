@@ -10,22 +10,11 @@ import torch
 from cheap_edits import FOUR, CheapEditor, files, fill, same, weights_of
 from transformers import AutoModelForSeq2SeqLM
 
-from hf_editable import (
-    EditableFileError,
-    EditableTypeError,
-    EditableValueError,
-    EditConfig,
-    EditPatch,
-)
-from hf_editable.cli import list_edits
-from hf_editable.operations import (
-    ChangedTranslation,
-    EditStore,
-    ImpactReport,
-    StoredEdit,
-)
-from hf_editable.operations.corrections import Correction
-from hf_editable.operations.store_files import exclusive
+from hf_editable import EditableFileError, EditableTypeError, EditableValueError, EditConfig, EditPatch
+from hf_editable.cli.commands import list_edits
+from hf_editable.operations import ChangedTranslation, EditStore, ImpactReport, StoredEdit
+from hf_editable.operations.corrections.correction_list import Correction
+from hf_editable.operations.store.files import exclusive
 
 
 @pytest.fixture
@@ -81,7 +70,7 @@ def test_edits_of_some_tensors_merge_with_those_of_others(tmp_path, make_tiny_mo
     store = EditStore.create(tmp_path / "store", model)
     whole = CheapEditor(model).edit("1 a", "1001").patch
     names = sorted(whole.tensors)
-    from hf_editable.patch_files import fingerprint
+    from hf_editable.runs.fingerprints import fingerprint
 
     for number, name in enumerate(names[:3]):
         current = dict(model.named_parameters())[name]
@@ -330,7 +319,7 @@ def test_one_writes_at_a_time_and_readers_do_not_wait(store, editor, tmp_path):
 
 def test_a_reader_that_is_overtaken_by_a_writer_reads_again(store, editor, monkeypatch):
     edits = fill(store, editor, FOUR)
-    from hf_editable.operations.contents import Contents
+    from hf_editable.operations.store.contents import Contents
 
     merge, overtaken = Contents.merge, []
 

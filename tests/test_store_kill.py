@@ -19,7 +19,7 @@ import pytest
 from cheap_edits import CheapEditor, same, weights_of
 
 from hf_editable.operations import EditStore
-from hf_editable.patch_files import fingerprint
+from hf_editable.runs.fingerprints import fingerprint
 
 
 CONTEXT = multiprocessing.get_context("fork")  # a process that imports everything anew takes seconds
@@ -210,7 +210,7 @@ def test_a_killed_writer_holds_no_lock(made):
     path, editor = made
 
     def work():
-        from hf_editable.operations.store_files import exclusive
+        from hf_editable.operations.store.files import exclusive
 
         with exclusive(path, 0):
             time.sleep(60)

@@ -7,7 +7,7 @@ from cheap_edits import FOUR, CheapEditor, files, fill, same, weights_of
 
 from hf_editable import EditableValueError, TranslationEditor
 from hf_editable.operations import EditStore, ImpactGate
-from hf_editable.operations.corrections import Correction
+from hf_editable.operations.corrections.correction_list import Correction
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_failing_disk_leaves_store_and_model_as_they_were(store, editor, monke
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("hf_editable.operations.manifest.os.replace", full)
+        patched.setattr("hf_editable.operations.store.manifest.os.replace", full)
         with pytest.raises(OSError, match="No space left"):
             store.revert(edits[1].id, editor)
     (tmp_path / "store" / ".store.json.new").unlink(missing_ok=True)

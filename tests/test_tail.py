@@ -7,10 +7,10 @@ from torch.func import functional_call
 from transformers import BertConfig, BertModel
 
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditableTypeError, EditableValueError, EditConfig
-from hf_editable import tail as tail_module
-from hf_editable.families import decoder_inputs
-from hf_editable.layers import find_decoder_layers
-from hf_editable.tail import Tail
+from hf_editable.models.families import decoder_inputs
+from hf_editable.models.layers import find_decoder_layers
+from hf_editable.tail import tail as tail_module
+from hf_editable.tail.decoder_tail import Tail
 
 
 def batch(rows=3):

@@ -3,11 +3,11 @@
 import pytest
 
 from hf_editable import DataCollatorForEditableSeq2Seq
-from hf_editable.decoding import frozen
+from hf_editable.decoding.generation import frozen
+from hf_editable.decoding.recorded import RecordedDecoding
 from hf_editable.evaluation import test_set
-from hf_editable.evaluation.recorded import RecordedDecoding
 from hf_editable.evaluation.test_set import EncodedTestSet
-from hf_editable.tail import Tail
+from hf_editable.tail.decoder_tail import Tail
 
 
 LIMITS = {"num_beams": 3, "max_new_tokens": 8}

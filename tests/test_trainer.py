@@ -10,15 +10,12 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, M2M100Config, Seq2SeqTrainingArguments
 
 from conftest import TRAINING, without_dropout
-from hf_editable import (
-    AutoEditableModelForSeq2SeqLM,
-    EditableSeq2SeqTrainer,
-    EditableSeq2SeqTrainingArguments,
-)
+from hf_editable import AutoEditableModelForSeq2SeqLM, EditableSeq2SeqTrainer, EditableSeq2SeqTrainingArguments
 from hf_editable.errors import EditableTypeError, EditableValueError
-from hf_editable.sampling import TokenBatchSampler
-from hf_editable.trainer import LOGGED_TERMS, TranslationTrainer
-from hf_editable.training_args import TranslationTrainingArguments
+from hf_editable.training.arguments import TranslationTrainingArguments
+from hf_editable.training.batches import TokenBatchSampler
+from hf_editable.training.editable_trainer import LOGGED_TERMS
+from hf_editable.training.translation_trainer import TranslationTrainer
 
 
 # Metrics of a log that measure time, not training.

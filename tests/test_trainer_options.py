@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, EarlyStoppingCallback
 from conftest import TRAINING, without_dropout
 from hf_editable import EditableSeq2SeqTrainingArguments, TranslationTrainer, TranslationTrainingArguments
 from hf_editable.errors import EditableValueError
-from hf_editable.scoring import token_kl
+from hf_editable.numerics.scoring import token_kl
 
 
 def train(trainer):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_editable import EditableValueError, EditPatch, TranslationEditor
-from hf_editable.cli import edit_translation
+from hf_editable.cli.commands import edit_translation
 
 
 SOURCE, TARGET = "der hund sieht den ball .", "the dog sees the ball ."

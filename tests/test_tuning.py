@@ -18,11 +18,13 @@ from hf_editable import (
     EditReport,
     NonFiniteEditError,
 )
-from hf_editable.cli import compare_editors, compare_parameters
-from hf_editable.evaluation.comparison import Comparison, compare_variants, plot_comparison
+from hf_editable.cli.commands import compare_editors, compare_parameters
+from hf_editable.evaluation.comparison import compare_variants
 from hf_editable.evaluation.edit_variants import editor_variants, parameter_variants
-from hf_editable.evaluation.tuning import TUNING_NAME, TriedSetting, _Search, tune_editor
-from hf_editable.tail import Tail
+from hf_editable.evaluation.tuning import TUNING_NAME, _Search, tune_editor
+from hf_editable.reporting.comparison_report import Comparison, plot_comparison
+from hf_editable.reporting.tuned_editor import TriedSetting
+from hf_editable.tail.decoder_tail import Tail
 
 
 OPTIONS = {"num_sentences": 4, "refinements": 0, "batch_size": 3}
@@ -305,7 +307,7 @@ def test_no_picture_without_matplotlib(compare, tmp_path, monkeypatch):
     comparison = compare(variants=editor_variants(["gd"]))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = []
-    monkeypatch.setattr("hf_editable.evaluation.drawing.logger.warning", warnings.append)
+    monkeypatch.setattr("hf_editable.reporting.drawing.logger.warning", warnings.append)
     comparison.save(tmp_path / "again")
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["comparison.json", "table.md"]
     assert len(warnings) == 1 and "pip install hf_editable[plots]" in warnings[0]

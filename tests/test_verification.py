@@ -17,10 +17,10 @@ from hf_editable import (
     EditResult,
     TranslationEditor,
 )
-from hf_editable.editing import JointEditProblem
+from hf_editable.correction.verification import VerifiedEdit, VerifiedEditor, _pushing_out, shortened
+from hf_editable.editors.problem import JointEditProblem
 from hf_editable.evaluation.methods import VerifiedEditing
-from hf_editable.tail import Tail
-from hf_editable.verification import VerifiedEdit, VerifiedEditor, _pushing_out, shortened
+from hf_editable.tail.decoder_tail import Tail
 
 
 SOURCE, TARGET = "der hund sieht den ball .", "the dog sees the ball ."
@@ -236,7 +236,7 @@ def test_prefixes_are_scored_as_the_whole_model_scores_them(family):
         labels, alternatives = torch.tensor([[9, 8, 7, 2, 3]]), torch.tensor([[[9, 9, 2, 3]]])
     mask = torch.ones_like(inputs)
     for prefix in ([4], [9, 4], [9, 8, 4], [5, 6, 7]):
-        problem = model._edit_problem(
+        problem = model.edit_problem(
             Tail(model, config), inputs, mask, labels, alternatives, torch.tensor([[prefix]]), config=config
         )
         with torch.no_grad():

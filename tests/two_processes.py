@@ -11,11 +11,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from hf_editable import AutoEditableModelForSeq2SeqLM, mine_edits
-from hf_editable.cli import evaluate_edits, prepare_data, train_baseline, train_editable
-from hf_editable.cli import mine_edits as mine_command
-from hf_editable.cli.loading import load_tokenizer
-from hf_editable.processes import is_main_process, on_main, process_state, share_out
-from hf_editable.training_checks import check_whole
+from hf_editable.cli.commands import evaluate_edits, prepare_data, train_baseline, train_editable
+from hf_editable.cli.commands import mine_edits as mine_command
+from hf_editable.cli.shared.loading import load_tokenizer
+from hf_editable.runs.processes import is_main_process, on_main, process_state, share_out
+from hf_editable.training.preconditions import check_whole
 
 
 def count_calls(model, fail_after=None):

@@ -9,8 +9,8 @@ from transformers.utils import logging
 from ..errors import EditableError, EditableImportError, EditableValueError
 from . import render
 from .session import Proposal, Session
+from .sessions import Sessions
 from .style import CSS
-from .workbench import Workbench
 
 
 try:
@@ -28,23 +28,23 @@ Values = dict[Any, Any]
 
 class Page:
     """
-    A page to try edits of a [`Workbench`]'s model on.
+    A page to try edits of a [`Sessions`]'s model on.
 
     Args:
-        workbench ([`Workbench`]): the model and the sessions.
+        sessions ([`Sessions`]): the model and the sessions.
         examples (`Sequence[str]`, *optional*): sentences to start from.
 
     Attributes:
         blocks (`gradio.Blocks`): the page, for [`serve`].
     """
 
-    def __init__(self, workbench: Workbench, examples: Sequence[str] = ()):
-        self._workbench = workbench
+    def __init__(self, sessions: Sessions, examples: Sequence[str] = ()):
+        self._sessions = sessions
         # Gradio keeps and serves files in these; they are read when the page is made.
-        os.environ["GRADIO_TEMP_DIR"] = str(workbench.downloads)
-        os.environ["GRADIO_EXAMPLES_CACHE"] = str(workbench.downloads)
+        os.environ["GRADIO_TEMP_DIR"] = str(sessions.downloads)
+        os.environ["GRADIO_EXAMPLES_CACHE"] = str(sessions.downloads)
         with gr.Blocks(title="hf_editable", analytics_enabled=False) as self.blocks:
-            self._token = gr.State(None, delete_callback=workbench.close)
+            self._token = gr.State(None, delete_callback=sessions.close)
             self._add_texts(examples)
             self._add_results()
             self._add_kept()
@@ -54,10 +54,10 @@ class Page:
 
     def _add_texts(self, examples: Sequence[str]) -> None:
         gr.Markdown(
-            f"# Correct a translation\n`{self._workbench.base_model}` translates. Where it is wrong, correct it; the "
+            f"# Correct a translation\n`{self._sessions.base_model}` translates. Where it is wrong, correct it; the "
             "model is edited to say so, and you see what else changes."
         )
-        limit = self._workbench.max_characters
+        limit = self._sessions.max_characters
         self._source = gr.Textbox(
             label="Source", lines=3, max_length=limit, elem_id="he-source", placeholder="A sentence", render=False
         )
@@ -127,17 +127,17 @@ class Page:
             (self._undo_last, self.undo_last),
         ):
             button.click(self._on(action), [self._token, *texts], **options)
-        if self._workbench.is_shared:
+        if self._sessions.is_shared:
             self.blocks.load(self._on(self.load), [self._token, *texts], **options)
 
     def _on(self, action: Callable[[Session, str, str], Iterator[Values]]) -> Callable[..., Iterator[Values]]:
         """An action as Gradio calls it: with the user's session, and its errors as a line on the page."""
 
         def handle(token: str | None, source: str, target: str) -> Iterator[Values]:
-            session = None if token is None else self._workbench.session(token)
+            session = None if token is None else self._sessions.session(token)
             expired = token is not None and session is None
             if session is None:
-                token, session = self._workbench.open()
+                token, session = self._sessions.open()
             try:
                 if expired:
                     yield self._show(session, "Your session had ended, and its edits with it. This is a new one.")
@@ -161,7 +161,7 @@ class Page:
     def edit(self, session: Session, source: str, target: str) -> Iterator[Values]:
         """Make an edit and show it; then measure what else it changes, and show that."""
         proposal = session.propose(source, target)
-        if self._workbench.gate is None:
+        if self._sessions.gate is None:
             yield self._show(session, *_verdict(proposal))
             return
         yield self._show(session, "The edit is made. Measuring what else it changes …", measuring=True)
@@ -191,7 +191,7 @@ class Page:
             self._status: render.status(text, kind),
             self._result: gr.update(visible=proposal is not None),
             self._outcome: render.outcome(proposal),
-            self._impact: render.impact(proposal, measuring, self._workbench.gate is not None),
+            self._impact: render.impact(proposal, measuring, self._sessions.gate is not None),
             self._keep: gr.update(interactive=ready and not proposal.refused),
             self._undo: gr.update(interactive=ready),
             self._kept: render.kept(edits),

@@ -4,13 +4,13 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..evaluation.markup import mark_words
+from ..reporting.markup import mark_words
 
 
 if TYPE_CHECKING:
-    from ..operations.corrections import Correction
-    from ..operations.impact_report import ChangedTranslation, ImpactReport, ScoreChange
-    from ..operations.store import StoredEdit
+    from ..operations.corrections.correction_list import Correction
+    from ..operations.gate.report import ChangedTranslation, ImpactReport, ScoreChange
+    from ..operations.store.manifest import StoredEdit
     from .session import Proposal
 
 

@@ -9,18 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
+from ..correction.translation_editor import TranslationEditResult
 from ..errors import EditableValueError
-from ..operations.corrections import Correction
-from ..operations.impact_report import ImpactReport
-from ..operations.store import EditStore, StoredEdit
-from ..patches import EditPatch
-from ..translation import TranslationEditResult
-
-
-if TYPE_CHECKING:
-    from .workbench import Workbench
+from ..operations.corrections.correction_list import Correction
+from ..operations.gate.report import ImpactReport
+from ..operations.store.edit_store import EditStore
+from ..operations.store.manifest import StoredEdit
+from ..patches.patch import EditPatch
+from .workbench import Workbench
 
 
 DOWNLOAD_NAME = "patch.zip"
@@ -63,7 +60,7 @@ class Session:
         downloads (`Path`): folder of what the user may download.
     """
 
-    def __init__(self, workbench: "Workbench", store_dir: Path, downloads: Path):
+    def __init__(self, workbench: Workbench, store_dir: Path, downloads: Path):
         self.proposal: Proposal | None = None
         self._workbench = workbench
         self._store_dir = store_dir

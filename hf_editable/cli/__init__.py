@@ -1,6 +1,1 @@
-"""The commands of hf_editable: one file each, with a `main(argv)` that scripts/ and `hf-editable` start."""
-
-from .running import parse_arguments, run_main, tell
-
-
-__all__ = ["parse_arguments", "run_main", "tell"]
+"""The command `hf-editable`: `main` finds a command, `commands` has one file each, `shared` what several need."""

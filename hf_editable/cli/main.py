@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import dataclass
 
 from .. import __version__
-from .running import INTERRUPTED, USAGE, subcommand
+from .shared.running import INTERRUPTED, USAGE, subcommand
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Command:
     A part of `hf-editable`.
 
     Args:
-        module (`str`): the module in `hf_editable.cli` whose `main` it is; it is imported when the command runs.
+        module (`str`): the module in `cli.commands` whose `main` it is; it is imported when the command runs.
         summary (`str`): what it does, in one line.
     """
 
@@ -33,7 +33,7 @@ COMMANDS = {
     "revert": Command("revert_edit", "take an edit out of a store, and make the later ones anew"),
     "export": Command("export_edits", "write one edit of a store, or all of them, as one patch"),
     "mistakes": Command("find_mistakes", "list what a model translates worst, as a file of corrections"),
-    "app": Command("app", "open a page in the browser to try edits on"),
+    "app": Command("open_page", "open a page in the browser to try edits on"),
     "prepare": Command("prepare_data", "prepare translation data: splits and a tokenizer"),
     "train": Command("train_baseline", "train a translation model from scratch"),
     "mine": Command("mine_edits", "mine edits from a model, to train and to measure with"),
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write("\n".join(textwrap.wrap(f"error: {_unknown(name)}", 100)) + "\n")
         return USAGE
     try:
-        module = importlib.import_module(f".{COMMANDS[name].module}", __package__)
+        module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
         with subcommand(f"hf-editable {name}", options.json, options.debug):
             return module.main(rest)
     except KeyboardInterrupt:  # while it is imported

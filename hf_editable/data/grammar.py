@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 
 from .clauses import Clause, join, sentence
-from .lexicon import (
+from .lexicon import (  # fmt: skip
     DIRECTIONS,
     INTRODUCTIONS,
     LOCATIONS,
@@ -26,8 +26,8 @@ from .lexicon import (
     Noun,
     Time,
     Verb,
-)  # fmt: skip
-from .phrases import (
+)
+from .phrases import (  # fmt: skip
     DU,
     ICH,
     PERSONAL,
@@ -41,7 +41,7 @@ from .phrases import (
     pronoun_for,
     suitable_adjectives,
     with_preposition,
-)  # fmt: skip
+)
 
 
 # Finite forms for ich, du, er/sie/es, wir/sie.

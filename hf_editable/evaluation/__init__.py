@@ -1,16 +1,21 @@
 """What an edit costs everything else: BLEU drawdown, and the other measures of edits."""
 
-from .analysis import EditAnalysis, analyze_edits
-from .analysis_report import format_analyses, plot_analyses
-from .comparison import Comparison, compare_variants
-from .drawdown import evaluate_edits
+from ..measures.statistics import PairedComparison, compare_reports
+from ..reporting.analysis_plots import format_analyses, plot_analyses
+from ..reporting.analysis_report import EditAnalysis
+from ..reporting.comparison_report import Comparison
+from ..reporting.edit_report import EditReport, format_table, plot_drawdown
+from ..reporting.generality_report import GeneralityReport
+from ..reporting.results_page import build_report
+from ..reporting.sequence_report import SequenceReport
+from ..reporting.tuned_editor import TunedEditor
+from .analysis import analyze_edits
+from .comparison import compare_variants
 from .edit_variants import editor_variants, parameter_variants
-from .generality import GeneralityReport, measure_generality
-from .page import build_report
-from .report import EditReport, format_table, plot_drawdown
-from .sequences import SequenceReport, edit_sequence
-from .statistics import PairedComparison, compare_reports
-from .tuning import TunedEditor, tune_editor
+from .generality import measure_generality
+from .sequences import edit_sequence
+from .single_edits import evaluate_edits
+from .tuning import tune_editor
 
 
 __all__ = [

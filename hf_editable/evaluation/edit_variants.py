@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ..configuration import EditOptimizer
 from ..errors import EditableTypeError, EditableValueError
-from ..layers import find_decoder_layers
+from ..models.layers import find_decoder_layers
 
 
 # Fields of EditConfig, by the name of what is compared.

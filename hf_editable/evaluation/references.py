@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..collator import DataCollatorForEditableSeq2Seq
-from ..scoring import MOST_LOGITS, PADDING, full_precision
-from ..tail import Tail, TrunkStates
+from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..numerics.scoring import MOST_LOGITS, PADDING, full_precision
+from ..tail.decoder_tail import Tail
+from ..tail.trunk_states import TrunkStates
 
 
 # The most memory for a model's own predictions; those beyond it are made again after every edit.

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,108 +11,25 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..collator import DataCollatorForEditableSeq2Seq
-from ..decoding import check_count, frozen
-from ..edit_result import EditResult
+from ..checks import check_count
+from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..decoding.generation import frozen
+from ..decoding.translate import translate_texts
+from ..editors.result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
-from ..files import check_folder
-from ..journal import ROWS_NAME, Journal, fingerprint_rows
-from ..modeling import EditableMixin
-from ..processes import is_main_process, on_main
-from .bleu import CorpusBleu, CorpusChrf
-from .drawing import draw, open_axes
-from .json_report import JsonReport, check_any, markdown_table
-from .methods import EditMethod, LookupResult
-from .methods.base import edit_loss
-from .settings import (
-    check_model,
-    choose_rows,
-    copy_tensors,
-    shared_arguments,
-    shared_summary,
-    translate_texts,
-    try_edit,
-)
+from ..measures.corpus_scores import CorpusBleu, CorpusChrf
+from ..modeling.mixin import EditableMixin, check_model
+from ..patches.application import copy_tensors
+from ..reporting.sequence_report import SequenceReport
+from ..runs.files import check_folder
+from ..runs.fingerprints import fingerprint_rows
+from ..runs.journal import ROWS_NAME, Journal
+from ..runs.processes import is_main_process, on_main
+from .methods.base import EditMethod, LookupResult, edit_loss
+from .study import choose_rows, shared_arguments, shared_summary, try_edit
 
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
-
-
-@dataclass
-class SequenceReport(JsonReport):
-    """
-    What edits of one model came to, each made on top of the earlier ones.
-
-    Args:
-        summary (`dict[str, Any]`):
-            how it was measured, and in `points` the measures before any edit and after each of the counts.
-        rows (`list[dict[str, Any]]`): one dictionary an edit, in the order in which they were made.
-    """
-
-    def title(self) -> str:
-        """See [`JsonReport`]."""
-        return f"A sequence of edits of {self.summary['name']}"
-
-    def facts(self) -> list[str]:
-        """See [`JsonReport`]."""
-        summary = self.summary
-        return [
-            f"{summary['num_edits']} edits on top of each other, {summary['num_test']} test sentences.",
-            "Hold: of the edits made so far, those whose target outranks every alternative in the model as it is "
-            "then. Decoded: those whose target beam search gives.",
-            f"BLEU: `{summary['bleu_signature']}`. chrF: `{summary['chrf_signature']}`.",
-        ]
-
-    @classmethod
-    def table(cls, reports: Sequence["SequenceReport"]) -> str:
-        """
-        A Markdown table, one row a report and number of edits.
-
-        Raises:
-            EditableValueError: if there is no report.
-        """
-        check_any(reports)
-        rows = []
-        for report in reports:
-            for point in report.summary["points"]:
-                count = point["count"]
-                shares = ["–" if not count else f"{point[key] / count:.1%}" for key in ("made", "held", "decoded")]
-                scores = [f"{point['bleu']:.2f}", f"{point['chrf']:.2f}", f"{point['changed_rate']:.1%}"]
-                rows.append([str(report.summary["name"]), str(count), *scores, *shares])
-        return markdown_table(["Model", "Edits", "BLEU", "chrF", "Changed", "Made", "Hold", "Decoded"], rows)
-
-    @classmethod
-    def plot(cls, reports: Sequence["SequenceReport"], path: str | os.PathLike) -> None:
-        """
-        Draw BLEU, and the shares of the edits that hold and that are decoded, over the number of edits.
-
-        Raises:
-            EditableValueError: if there is no report.
-        """
-        check_any(reports)
-        counts = sorted({point["count"] for report in reports for point in report.summary["points"]})
-
-        def fill(figure: Any) -> None:
-            axes = open_axes(figure, 1, 2)
-            for position, report in enumerate(reports):
-                points, name = report.summary["points"], str(report.summary["name"])
-                later = [point for point in points if point["count"]]
-                style = {"color": f"C{position}", "marker": "o", "markersize": 4}
-                axes[0].plot([p["count"] for p in points], [p["bleu"] for p in points], label=name, **style)
-                for key, line in (("held", "-"), ("decoded", "--")):
-                    shares = [100 * point[key] / point["count"] for point in later]
-                    axes[1].plot([p["count"] for p in later], shares, line, label=f"{name}: {key}", **style)
-            axes[0].set(ylabel="BLEU on the test set")
-            axes[1].set(ylabel="Edits made so far (%)", ylim=(-3, 103))
-            for each in axes:
-                # Counts grow by factors; 0 has a place of its own.
-                each.set_xscale("symlog", linthresh=1)
-                each.set_xticks(counts, [str(count) for count in counts])
-                each.minorticks_off()
-                each.set(xlabel="Edits on top of each other", xlim=(0, None))
-                each.legend(frameon=False)
-
-        draw(path, (10, 4.5), fill)
 
 
 def edit_sequence(

@@ -7,12 +7,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..collator import DataCollatorForEditableSeq2Seq
-from ..decoding import EncodedSources, batches_by_length, beam_search, encode_sources
+from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..decoding.encoded_sources import EncodedSources, batches_by_length, encode_sources
+from ..decoding.generation import beam_search
+from ..decoding.recorded import RecordedDecoding, record
 from ..errors import EditableError, EditableValueError
-from ..mining import choose
-from ..tail import Tail
-from .recorded import RecordedDecoding, record
+from ..mining.mined_edits import choose
+from ..tail.decoder_tail import Tail
 from .references import PREDICTIONS, ReferenceStates
 
 

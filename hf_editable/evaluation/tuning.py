@@ -6,7 +6,6 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -14,26 +13,38 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..collator import DataCollatorForEditableSeq2Seq
+from ..checks import check_count
 from ..configuration import EditConfig, EditOptimizer
-from ..decoding import check_count, frozen
-from ..editors import make_editor
+from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..decoding.generation import frozen
+from ..editors.registry import make_editor
 from ..errors import EditableValueError, NonFiniteEditError
-from ..files import check_folder
-from ..journal import Journal, fingerprint_model, fingerprint_rows
-from ..modeling import EditableMixin
-from ..tail import Tail
-from .settings import check_model, choose_rows, measured
+from ..modeling.mixin import EditableMixin, check_model
+from ..reporting.tuned_editor import TriedSetting, TunedEditor
+from ..runs.files import check_folder
+from ..runs.fingerprints import fingerprint_model, fingerprint_rows
+from ..runs.journal import Journal
+from ..tail.decoder_tail import Tail
+from .study import choose_rows, measured
 from .test_set import EncodedTestSet
 
 
 logger = logging.get_logger(__name__)
 
+
 TUNING_NAME = "tuning.jsonl"
+
+
 # Step sizes are 10 ** (n / 8), for whole numbers n. The search begins with every half power of ten in these ranges.
 _PER_DECADE = 8
+
+
 _COARSE = _PER_DECADE // 2
+
+
 _LIMITS = (-8 * _PER_DECADE, 4 * _PER_DECADE)
+
+
 _RANGES: dict[str, tuple[float, float]] = {
     EditOptimizer.GD.value: (1e-2, 1.0),
     EditOptimizer.SCALED_GD.value: (1e-1, 1e1),
@@ -42,59 +53,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     EditOptimizer.MOMENTUM.value: (1e-2, 1.0),
     EditOptimizer.ADAM.value: (1e-4, 1e-2),
 }
+
+
 _OTHER_VALUES = {"beta": (0.5, 0.9, 0.99), "momentum": (0.5, 0.9)}
-
-
-@dataclass
-class TriedSetting:
-    """
-    What the validation edits came to with one setting of an editor's coefficients.
-
-    Args:
-        coefficients (`dict[str, float]`): the setting: `learning_rate`, and `beta` and `momentum` where they count.
-        success_rate (`float`): share of the edits that hold.
-        kl (`float`, *optional*):
-            `KL(model || edited model)` in nats a token of the validation references, averaged over the edits that
-            did not fail; `None` if all did.
-        mean_loss (`float`, *optional*): mean of `l_e` after these edits.
-        mean_steps (`float`, *optional*): mean of the steps that they took.
-        failed_edits (`int`): edits that failed: a value was not finite. They do not count as successes.
-        milliseconds_median (`float`, *optional*): time of one of them.
-    """
-
-    coefficients: dict[str, float]
-    success_rate: float
-    kl: float | None
-    mean_loss: float | None
-    mean_steps: float | None
-    failed_edits: int
-    milliseconds_median: float | None
-
-
-@dataclass
-class TunedEditor:
-    """
-    The outcome of [`tune_editor`].
-
-    Args:
-        chosen ([`TriedSetting`]): the setting to edit with.
-        reached (`bool`): whether enough edits succeed with it; if not, with no setting that was tried.
-        tried (`list[TriedSetting]`): all settings, in the order in which they were tried.
-    """
-
-    chosen: TriedSetting
-    reached: bool
-    tried: list[TriedSetting]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The outcome as a JSON-serialisable dictionary."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TunedEditor":
-        """Read what `to_dict` wrote."""
-        tried = [TriedSetting(**setting) for setting in values["tried"]]
-        return cls(TriedSetting(**values["chosen"]), values["reached"], tried)
 
 
 def tune_editor(

@@ -1,16 +1,18 @@
 """What is done with edits every day: weighing them before they are accepted, keeping them, taking them back."""
 
-from .bulk import apply_corrections
-from .bulk_plan import ConflictPolicy
-from .bulk_report import BulkReport, Outcome
-from .corrections import Conflict, Correction, CorrectionFormat, find_conflicts, read_corrections
-from .edit_diff import EditDiff, TensorChange
-from .impact import ImpactGate, sample_regression
-from .impact_report import AskedCorrection, ChangedTranslation, ImpactReport, ScoreChange
-from .manifest import StoredEdit
-from .mistakes import Mistake, find_mistakes, write_mistakes
-from .redo import RevertResult
-from .store import EditStore
+from .bulk.apply_corrections import apply_corrections
+from .bulk.plan import ConflictPolicy
+from .bulk.report import BulkReport, Outcome
+from .corrections.correction_list import Conflict, Correction, find_conflicts
+from .corrections.mistakes import Mistake, find_mistakes, write_mistakes
+from .corrections.readers import CorrectionFormat, read_corrections
+from .gate.impact import ImpactGate
+from .gate.regression import sample_regression
+from .gate.report import AskedCorrection, ChangedTranslation, ImpactReport, ScoreChange
+from .store.edit_diff import EditDiff, TensorChange
+from .store.edit_store import EditStore
+from .store.manifest import StoredEdit
+from .store.redo import RevertResult
 
 
 __all__ = [

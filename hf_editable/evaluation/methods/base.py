@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...collator import DataCollatorForEditableSeq2Seq
+from ...checks import check_count
 from ...configuration import EditConfig
-from ...decoding import check_count
-from ...edit_result import EditResult
-from ...editing import candidates, check_edit
+from ...data.collator import DataCollatorForEditableSeq2Seq
+from ...editors.candidates import candidates, check_edit
+from ...editors.result import EditResult
 from ...errors import EditableValueError, NonFiniteEditError
-from ...families import beam_search_tokens, decoder_inputs, encoder_output
-from ...journal import fingerprint_rows
-from ...modeling import EditableMixin
-from ...patches import EditPatch, fingerprint
-from ...scoring import constraint_loss, sequence_scores
+from ...modeling.mixin import EditableMixin
+from ...models.families import beam_search_tokens, decoder_inputs, encoder_output
+from ...numerics.scoring import constraint_loss, sequence_scores
+from ...patches.patch import EditPatch
+from ...runs.fingerprints import fingerprint, fingerprint_rows
 
 
 @runtime_checkable

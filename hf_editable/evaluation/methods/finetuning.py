@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ExplicitEnum
 
+from ...checks import check_count
 from ...configuration import EditConfig
-from ...decoding import check_count
-from ...edit_result import EditResult
+from ...editors.result import EditResult
 from ...errors import EditableImportError, EditableValueError
-from ...families import decoder_inputs
-from ...modeling import EditableMixin
-from ...scoring import cross_entropy
-from ...tail import Tail
+from ...modeling.mixin import EditableMixin
+from ...models.families import decoder_inputs
+from ...numerics.scoring import cross_entropy
+from ...tail.decoder_tail import Tail
 from .base import check_finite, edit_loss, method_config, method_result
 
 

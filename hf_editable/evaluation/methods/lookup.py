@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...decoding import frozen
-from ...modeling import EditableMixin
+from ...decoding.generation import frozen
+from ...modeling.mixin import EditableMixin
 from .base import LookupResult, edit_loss, method_config, method_result
 
 

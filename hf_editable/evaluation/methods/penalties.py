@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ...edit_result import EditResult
-from ...editing import TranslationEditProblem
-from ...editors import make_editor
+from ...editors.problem import TranslationEditProblem
+from ...editors.registry import make_editor
+from ...editors.result import EditResult
 from ...errors import EditableValueError
-from ...modeling import EditableMixin
-from ...scoring import cross_entropy, num_tokens, token_kl
-from ...tail import Tail, TrunkStates
+from ...modeling.mixin import EditableMixin
+from ...numerics.scoring import cross_entropy, num_tokens, token_kl
+from ...tail.decoder_tail import Tail
+from ...tail.trunk_states import TrunkStates
 from .base import PairSample, method_config, method_result
 
 
@@ -88,7 +89,7 @@ class PenalizedEditor:
         editor = make_editor(config).to(model.device)
         with torch.inference_mode(False):
             tail = Tail(model, config)
-            problem = model._edit_problem(tail, **inputs, config=config)
+            problem = model.edit_problem(tail, **inputs, config=config)
             penalized = _PenalizedProblem(problem, self.penalty(model, tail), self.weight)
             with torch.enable_grad():
                 outcome = editor(penalized)

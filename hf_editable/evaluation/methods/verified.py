@@ -6,12 +6,12 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ...collator import DataCollatorForEditableSeq2Seq
-from ...decoding import check_count
-from ...edit_result import EditResult
-from ...modeling import EditableMixin
-from ...scoring import PADDING
-from ...verification import Request, VerifiedEditor
+from ...checks import check_count
+from ...correction.verification import Request, VerifiedEditor
+from ...data.collator import DataCollatorForEditableSeq2Seq
+from ...editors.result import EditResult
+from ...modeling.mixin import EditableMixin
+from ...numerics.scoring import PADDING
 from .base import method_config
 
 

@@ -1,0 +1,133 @@
+"""Correct one translation, show it before and after, and save the edit."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ...errors import EditableValueError
+from ..shared.language_options import LanguageArguments
+from ..shared.loading import load_data
+from ..shared.measuring import StepArguments
+from ..shared.operating import GateArguments, describe_impact, make_editor, open_store
+from ..shared.running import DONE, REFUSED, parse_arguments, run_main, tell
+
+
+if TYPE_CHECKING:
+    from ...correction.translation_editor import TranslationEditor, TranslationEditResult
+
+
+@dataclass(kw_only=True)
+class EditTranslationArguments(StepArguments):
+    """What to correct, and how."""
+
+    model_name_or_path: str = field(metadata={"help": "Model to correct, editable or not: a folder, or a Hub name."})
+    source: str | None = field(default=None, metadata={"help": "The sentence that is translated wrongly."})
+    target: str | None = field(default=None, metadata={"help": "The translation it should have."})
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of a source and a target: folder of prepared data, whose first test sentence that the "
+            "model translates wrongly is corrected to its reference."
+        },
+    )
+    alternatives: list[str] | None = field(
+        default=None,
+        metadata={"help": "Translations to outrank. Default: the model's own most likely ones."},
+    )
+    num_beams: int = field(default=5, metadata={"help": "Beam size of the translations that are shown."})
+    max_steps: int | None = field(
+        default=None, metadata={"help": "The most steps of each round of the edit. Default: the model's."}
+    )
+    output_dir: str | None = field(default=None, metadata={"help": "Folder to save the edit to, as an EditPatch."})
+    store: str | None = field(
+        default=None,
+        metadata={
+            "help": "Store that the edit goes to, on top of the edits in it; made if there is none in that folder."
+        },
+    )
+    force: bool = field(
+        default=False,
+        metadata={"help": "Save the edit even if the model does not say the target, or it is over a limit."},
+    )
+
+
+def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -> tuple[str, str, str]:
+    """Source, wanted translation, and the model's translation."""
+    if arguments.data_dir is None:
+        if arguments.source is None or arguments.target is None:
+            raise EditableValueError("Give --source and --target, or --data_dir.")
+        return arguments.source, arguments.target, editor.translate([arguments.source])[0]
+    pairs = load_data(arguments.data_dir, "test")["test"]
+    for start in range(0, len(pairs), editor.batch_size):
+        batch = pairs[start : start + editor.batch_size]
+        translations = editor.translate(batch["source"])
+        for source, target, translation in zip(batch["source"], batch["target"], translations, strict=True):
+            if translation.strip() != target.strip():
+                return source, target, translation
+    raise EditableValueError(f"The model translates every test sentence of {arguments.data_dir} like its reference.")
+
+
+def _check(arguments: EditTranslationArguments) -> None:
+    """Refuse places that cannot be written to, before the long work."""
+    from ...runs.files import check_folder
+
+    for place in (arguments.output_dir, arguments.store):
+        if place is not None:
+            check_folder(place)
+
+
+def _edit(argv: list[str] | None) -> int:
+    from ...operations.store.edit_store import EditStore
+
+    kinds = [EditTranslationArguments, GateArguments, LanguageArguments]
+    arguments, limits, languages = parse_arguments(kinds, argv, __doc__)
+    _check(arguments)
+    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments.overrides())
+    store = None if arguments.store is None else open_store(arguments.store, editor)
+    gate = limits.gate(editor)
+    source, target, before = _mistake(arguments, editor)
+    earlier = store.corrections if store else []
+    keep = [(each.source, each.target) for each in earlier]
+    result = editor.edit(source, target, arguments.alternatives, keep=keep)
+    tell(
+        f"source: {source}\nwanted: {target}\nbefore: {before}\nafter:  {result.translation}",
+        source=source,
+        target=target,
+        before=before,
+        after=result.translation,
+    )
+    _tell_edit(result)
+    impact = None
+    if gate is not None and (result.decoded or arguments.force):
+        impact = gate.measure(result.patch, keep=earlier)
+        tell(describe_impact(impact), impact=impact.to_dict())
+    if not arguments.force and not (result.decoded and (impact is None or impact.accepted)):
+        tell("The edit is not saved; --force would save it." if arguments.store or arguments.output_dir else "")
+        return REFUSED
+    if arguments.output_dir is not None:
+        result.patch.save_pretrained(arguments.output_dir)
+        tell(f"The edit is saved in {arguments.output_dir}", output_dir=arguments.output_dir)
+    if arguments.store is not None:
+        store = store or EditStore.create(arguments.store, editor.model)
+        stored = store.add(result, impact, force=arguments.force)
+        tell(f"It is edit {stored.id} of the store {arguments.store}", store=arguments.store, id=stored.id)
+    return DONE
+
+
+def _tell_edit(result: "TranslationEditResult") -> None:
+    outcome = "holds" if result.success else "does not hold"
+    said = "says" if result.decoded else "does not say"
+    tell(
+        f"The constraint {outcome} after {result.steps} steps: l_e {result.initial_loss:.3f} → {result.loss:.3f}. "
+        f"Beam search {said} the target (rounds: {result.rounds}).",
+        success=result.success,
+        decoded=result.decoded,
+        steps=result.steps,
+        rounds=result.rounds,
+        initial_loss=result.initial_loss,
+        loss=result.loss,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/edit_translation.py`; returns the exit code: 3 if the model does not say the target."""
+    return run_main(_edit, argv)

@@ -1,0 +1,62 @@
+"""Take an edit out of a store, wherever it stands in it; the later ones are made anew and asked again."""
+
+from dataclasses import dataclass, field
+
+from ..shared.language_options import LanguageArguments
+from ..shared.operating import GateArguments, describe_impact, make_editor, save_checkpoint, store_model
+from ..shared.running import parse_arguments, run_main, tell
+
+
+@dataclass
+class RevertArguments:
+    """Which edit, and of which store."""
+
+    id: str = field(init=False, default="", metadata={"help": "Edit to take out; the beginning of its id is enough."})
+    store: str = field(metadata={"help": "Folder of the store."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Model of the store, without its edits. Default: where it was then."}
+    )
+    num_beams: int = field(default=5, metadata={"help": "Beam size that the later edits are asked with."})
+    allow_lost: bool = field(
+        default=False, metadata={"help": "Whether corrections that held before may be lost; they are named."}
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Folder for a checkpoint with the edits that are left."}
+    )
+
+
+def _revert(argv: list[str] | None) -> None:
+    kinds = [RevertArguments, GateArguments, LanguageArguments]
+    arguments, limits, languages = parse_arguments(kinds, argv, __doc__)
+    from ...operations.store.edit_store import EditStore
+    from ...runs.files import check_folder
+
+    if arguments.output_dir is not None:
+        check_folder(arguments.output_dir)
+    store = EditStore.open(arguments.store)
+    is_last = store.get(arguments.id) == store.edits[-1]
+    editor = gate = None
+    if not is_last or arguments.output_dir is not None or limits.given():
+        editor = make_editor(store_model(arguments.model_name_or_path, store), languages, arguments.num_beams)
+        store.load(editor.model)
+        gate = limits.gate(editor)
+    result = store.revert(arguments.id, editor, gate, allow_lost=arguments.allow_lost)
+    tell(
+        f"Taken out: {result.reverted.id} ({result.reverted.source} → {result.reverted.target}). "
+        f"Made anew: {', '.join(each.id for each in result.redone) or 'none'}.",
+        reverted=result.reverted.to_dict(),
+        redone=[each.to_dict() for each in result.redone],
+        lost=[{"source": each.source, "target": each.target} for each in result.lost],
+    )
+    for each in result.lost:
+        tell(f"Lost: {each.source} → {each.target}")
+    if result.impact is not None:
+        tell(describe_impact(result.impact), impact=result.impact.to_dict())
+    if arguments.output_dir is not None:
+        save_checkpoint(editor, arguments.output_dir)
+        tell(f"The model is saved in {arguments.output_dir}", output_dir=arguments.output_dir)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `hf-editable revert`; returns the exit code."""
+    return run_main(_revert, argv)

@@ -1,0 +1,202 @@
+"""What the commands that operate edits share: the store, the gate, the corrected checkpoint, and what they say."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import EditableValueError
+from .language_options import LanguageArguments
+from .loading import load_data, load_model, load_tokenizer
+
+
+if TYPE_CHECKING:
+    from ...correction.translation_editor import TranslationEditor
+    from ...operations.gate.impact import ImpactGate
+    from ...operations.gate.report import ImpactReport
+    from ...operations.store.edit_store import EditStore
+    from ...operations.store.manifest import StoredEdit
+
+STORE_FILE = "store.json"
+SHOWN_CHANGES = 10
+
+
+@dataclass
+class GateArguments:
+    """What an edit may change beside its own sentence; without any of these, that is not measured."""
+
+    regression_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Sentences to translate with and without the edit, with their references: CSV, TSV, JSONL or TMX."
+        },
+    )
+    regression_data: str | None = field(
+        default=None, metadata={"help": "Instead of a file: folder of prepared data, of which a sample is taken."}
+    )
+    regression_split: str = field(default="validation", metadata={"help": "Split of that data."})
+    regression_size: int = field(default=500, metadata={"help": "Sentences of that sample."})
+    max_drawdown: float | None = field(
+        default=None, metadata={"help": "The most BLEU, in points, that an edit may cost on those sentences."}
+    )
+    must_keep: str | None = field(
+        default=None, metadata={"help": "File of corrections that the model must go on saying."}
+    )
+    max_lost: int = field(
+        default=0, metadata={"help": "How many of those, and of the store's earlier corrections, an edit may lose."}
+    )
+    bleu_tokenize: str = field(
+        default="13a", metadata={"help": "Tokenizer of sacrebleu; none where the sentences are tokenized text."}
+    )
+    lowercase: bool = field(default=False, metadata={"help": "Whether scores ignore case."})
+    regression_seed: int = field(default=0, metadata={"help": "Seed of the sample and of the bootstrap."})
+
+    def __post_init__(self):
+        if self.regression_file is not None and self.regression_data is not None:
+            raise EditableValueError("--regression_file and --regression_data say the same thing: give one of them.")
+        if self.max_drawdown is not None and self.regression_file is None and self.regression_data is None:
+            raise EditableValueError(
+                "--max_drawdown is measured on sentences: give them by --regression_file or --regression_data."
+            )
+
+    def given(self) -> bool:
+        """Whether edits go through a gate."""
+        return any(value is not None for value in (self.regression_file, self.regression_data, self.must_keep))
+
+    def gate(self, editor: "TranslationEditor") -> "ImpactGate | None":
+        """
+        The gate that edits go through; `None` if nothing is asked for.
+
+        Raises:
+            EditableFileError: if a file is missing or damaged.
+            EditableValueError: if a number is out of range.
+        """
+        if not self.given():
+            return None
+        from ...operations.corrections.readers import read_corrections
+        from ...operations.gate.impact import ImpactGate
+        from ...operations.gate.regression import sample_regression
+
+        must_keep = [] if self.must_keep is None else read_corrections(self.must_keep)
+        if self.regression_file is not None:
+            regression = _pairs(read_corrections(self.regression_file))
+        elif self.regression_data is not None:
+            rows = load_data(self.regression_data, self.regression_split)[self.regression_split]
+            regression = sample_regression(rows, self.regression_size, self.regression_seed)
+        else:
+            regression = _pairs(must_keep)
+        return ImpactGate(
+            editor,
+            regression,
+            max_drawdown=self.max_drawdown,
+            must_keep=must_keep,
+            max_lost=self.max_lost,
+            bleu_tokenize=self.bleu_tokenize,
+            lowercase=self.lowercase,
+            seed=self.regression_seed,
+        )
+
+
+def _pairs(corrections: Any) -> list[dict[str, str]]:
+    return [{"source": each.source, "target": each.target} for each in corrections]
+
+
+def make_editor(
+    place: str,
+    languages: LanguageArguments,
+    num_beams: int,
+    overrides: dict[str, Any] | None = None,
+) -> "TranslationEditor":
+    """
+    An editor of a checkpoint.
+
+    Args:
+        place (`str`): folder of the checkpoint, or its name on the Hub.
+        languages ([`LanguageArguments`]): its languages, if it has several.
+        num_beams (`int`): beam size.
+        overrides (`dict[str, Any]`, *optional*): values of its edit configuration.
+    """
+    from ...correction.translation_editor import TranslationEditor
+
+    tokenizer, model = load_tokenizer(place), load_model(place)
+    languages.apply(model, tokenizer)
+    model.edit_config = model.edit_config.replace(**(overrides or {}))
+    return TranslationEditor(model, tokenizer, num_beams=num_beams)
+
+
+def open_store(path: str, editor: "TranslationEditor") -> "EditStore | None":
+    """
+    A store, with its edits applied to the editor's model; `None` if there is none yet.
+
+    Raises:
+        EditableFileError: if the place is a file, or the store is damaged.
+        EditableValueError: if the store is of another model.
+    """
+    from ...operations.store.edit_store import EditStore
+    from ...runs.files import check_folder
+
+    if not (check_folder(path) / STORE_FILE).exists():
+        return None
+    store = EditStore.open(path)
+    store.load(editor.model)
+    return store
+
+
+def store_model(model: str | None, store: "EditStore | None") -> str:
+    """
+    Where the model to edit is: as the user says, or as the store knows.
+
+    Raises:
+        EditableValueError: if neither says it.
+    """
+    if place := model or (store and store.base_model):
+        return place
+    raise EditableValueError(
+        "Only a store may know its model, and there is none that does. Give --model_name_or_path."
+    )
+
+
+def save_checkpoint(editor: "TranslationEditor", output_dir: str) -> None:
+    """Write the model as it is, with its tokenizer and a card, whole or not at all. A person's card is kept."""
+    from ...hub.cards import CARD_NAME, by_a_person, write_card
+    from ...hub.model_card import model_card
+    from ...runs.files import whole_folder
+
+    card = Path(output_dir) / CARD_NAME
+    with whole_folder(output_dir) as folder:
+        editor.model.save_pretrained(folder)
+        editor.tokenizer.save_pretrained(folder)
+        if card.exists() and by_a_person(card.read_bytes()):
+            (folder / CARD_NAME).unlink()
+        else:
+            write_card(model_card(editor.model, Path(output_dir).resolve().name), folder)
+
+
+def describe_impact(report: "ImpactReport") -> str:
+    """What an edit changes, in a few lines for the terminal."""
+    lines = [f"Of {report.num_sentences} other sentences it changes {len(report.changed)}."]
+    for name, score in (("BLEU", report.bleu), ("chrF", report.chrf)):
+        if score is not None:
+            low, high = score.interval
+            lines.append(
+                f"{name} {score.before:.2f} → {score.after:.2f} ({score.difference:+.2f}, 95 % from {low:+.2f} to "
+                f"{high:+.2f})."
+            )
+    if report.asked:
+        lines.append(
+            f"Of {len(report.asked)} earlier corrections {len(report.kept)} hold, {len(report.lost)} are lost."
+        )
+    for each in report.changed[:SHOWN_CHANGES]:
+        lines += [f"  {each.source}", f"    - {each.before}", f"    + {each.after}"]
+    if len(report.changed) > SHOWN_CHANGES:
+        lines.append(f"  … and {len(report.changed) - SHOWN_CHANGES} more.")
+    return "\n".join(lines + [f"Refused: {reason}" for reason in report.reasons])
+
+
+def describe_edits(edits: "list[StoredEdit]") -> str:
+    """The edits of a store, two lines each."""
+    lines = []
+    for each in edits:
+        more = f" (and {len(each.corrections) - 1} more)" if len(each.corrections) > 1 else ""
+        said = {True: "decoded", False: "not decoded", None: "not asked"}[each.decoded]
+        lines += [f"{each.id}  {each.added}  {said}{more}", f"    {each.source}", f"    → {each.target}"]
+    return "\n".join(lines)

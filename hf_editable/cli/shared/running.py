@@ -1,0 +1,195 @@
+"""How every command runs: what it parses, how it tells what came out, and the exit code it ends with."""
+
+import argparse
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ...errors import EditableError, EditableValueError, EditRefusedError
+
+
+DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+
+# Options of every command, but where the Trainer has one of that name.
+_SHARED = {
+    "json": "Print one JSON object on stdout, and everything else on stderr.",
+    "debug": "Show where in the program an error comes from.",
+}
+
+
+class UsageError(EditableValueError):
+    """An option that does not exist, or a value that it cannot have."""
+
+
+@dataclass
+class _Run:
+    """One run of a command."""
+
+    program: str
+    json: bool = False
+    debug: bool = False
+    error_code: int = USAGE
+    values: dict[str, Any] = field(default_factory=dict)
+    redirected: ExitStack = field(default_factory=ExitStack)
+
+    def be_quiet(self) -> None:
+        """From here on, stdout is for the JSON object alone."""
+        self.redirected.enter_context(redirect_stdout(sys.stderr))
+
+
+_run: ContextVar[_Run | None] = ContextVar("run", default=None)
+_settings: ContextVar[dict[str, Any] | None] = ContextVar("settings", default=None)
+
+
+@contextmanager
+def subcommand(program: str, json: bool, debug: bool) -> Iterator[None]:
+    """
+    Inside, commands run as parts of another program.
+
+    Args:
+        program (`str`): what usage messages and reports call the command: `hf-editable edit`.
+        json (`bool`): whether `--json` was given before the command.
+        debug (`bool`): whether `--debug` was given before it.
+    """
+    token = _settings.set({"program": program, "json": json, "debug": debug, "error_code": FAILED})
+    try:
+        yield
+    finally:
+        _settings.reset(token)
+
+
+def program_name() -> str:
+    """What the command that runs is called: the name of a script, or `hf-editable edit`."""
+    return (_settings.get() or {}).get("program") or Path(sys.argv[0]).name
+
+
+def run_main(command: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
+    """
+    Run a command. Errors that the user can mend become one line on stderr, not a traceback.
+
+    Args:
+        command (`Callable`): takes the arguments, and returns an exit code; `None` is 0.
+        argv (`list[str]`, *optional*): the arguments; `None` takes those of the process.
+
+    Returns:
+        `int`: 0 if the command did what it was asked to, 1 on an error (of a script, 2), 2 on arguments that cannot
+        be, 3 if an edit was not made or not accepted, 130 if the user interrupted it.
+    """
+    run = _Run(**(_settings.get() or {"program": program_name()}))
+    stdout, token = sys.stdout, _run.set(run)
+    try:
+        with run.redirected:
+            if run.json:
+                run.be_quiet()
+            code = _run_guarded(command, argv, run)
+    finally:
+        _run.reset(token)
+    if run.json:
+        _write_json(run, code, stdout)
+    return code
+
+
+def _run_guarded(command: Callable[[list[str] | None], int | None], argv: list[str] | None, run: _Run) -> int:
+    try:
+        return command(argv) or DONE
+    except EditableError as error:
+        if run.debug:
+            traceback.print_exc()
+        sys.stderr.write(f"error: {error}\n")
+        run.values |= {"error": str(error), "error_type": type(error).__name__}
+        codes = {UsageError: USAGE, EditRefusedError: REFUSED}
+        return codes.get(type(error), run.error_code)
+    except KeyboardInterrupt:
+        if run.debug:
+            traceback.print_exc()
+        sys.stderr.write("Interrupted.\n")
+        run.values["error_type"] = "KeyboardInterrupt"
+        return INTERRUPTED
+
+
+def _write_json(run: _Run, code: int, stdout: Any) -> None:
+    from ...runs.processes import is_main_process
+
+    if is_main_process():
+        values = {"command": run.program.split()[-1].removesuffix(".py"), "exit_code": code, **_finite(run.values)}
+        stdout.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """The same, with null for the numbers that JSON has no names for."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def tell(text: str, **values: Any) -> None:
+    """
+    Tell the user what came out.
+
+    Args:
+        text (`str`): for people: printed.
+        values (*optional*): for machines: parts of the object that `--json` prints when the command ends.
+    """
+    if text:
+        print(text)
+    if (run := _run.get()) is not None:
+        run.values |= values
+
+
+def parse_arguments(
+    kinds: Sequence[type], argv: list[str] | None, description: str | None, **defaults: Any
+) -> tuple[Any, ...]:
+    """
+    Parse the command line into dataclasses.
+
+    Args:
+        kinds (`Sequence[type]`):
+            The dataclasses. Their fields are the options; those with `init=False` are positional arguments, whose
+            metadata goes to `add_argument`.
+        argv (`list[str]`, *optional*): the arguments; `None` takes those of the process.
+        description (`str`, *optional*): what `--help` says first.
+        defaults (*optional*): defaults other than those of the dataclasses.
+
+    Returns:
+        `tuple`: an instance of each.
+
+    Raises:
+        UsageError: if an option is unknown, or a value is out of range.
+    """
+    from transformers import HfArgumentParser
+
+    run = _run.get() or _Run(program_name())
+    parser = HfArgumentParser(kinds, description=description, prog=run.program)
+    parser.set_defaults(**defaults)
+    positional = {kind: [item for item in fields(kind) if not item.init and "help" in item.metadata] for kind in kinds}
+    for item in chain.from_iterable(positional.values()):
+        parser.add_argument(item.name, **item.metadata)
+    taken = {item.name for kind in kinds for item in fields(kind)}
+    for name, text in _SHARED.items():
+        if name not in taken:
+            parser.add_argument(f"--{name}", action="store_true", help=text, default=argparse.SUPPRESS)
+    try:
+        *parsed, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if rest:
+        raise UsageError(f"Unknown arguments: {' '.join(rest)}. `{run.program} --help` lists what there is.")
+    more = vars(parsed.pop()) if len(parsed) > len(kinds) else {}
+    for instance, items in zip(parsed, positional.values(), strict=True):
+        for item in items:
+            setattr(instance, item.name, more[item.name])
+    run.debug |= more.get("debug", False)
+    if more.get("json") and not run.json:
+        run.json = True
+        run.be_quiet()
+    return tuple(parsed)

@@ -1,0 +1,1 @@
+"""Edits at the level of text, verified by beam search."""

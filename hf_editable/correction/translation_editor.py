@@ -1,0 +1,265 @@
+"""Edits at the level of text: a source and the translation it should have."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from ..checks import check_count
+from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..decoding.encoded_sources import batches_by_length, encode_sources
+from ..decoding.generation import frozen, resolve_max_new_tokens
+from ..editors.result import EditResult
+from ..errors import EditableTypeError, EditableValueError
+from ..modeling.mixin import EditableMixin
+from .verification import Request, VerifiedEditor, shortened
+
+
+@dataclass
+class TranslationEditResult(EditResult):
+    """
+    What a correction of one translation came to. See [`EditResult`].
+
+    Args:
+        rounds (`int`): how often edit and search took turns.
+        decoded (`bool`): whether the edited model's beam search says the target.
+        translation (`str`): what it says.
+        lost (`list[str]`): sources of `keep` that it does not translate as before.
+    """
+
+    rounds: int
+    decoded: bool
+    translation: str
+    lost: list[str]
+
+
+@dataclass
+class JointEditResult(EditResult):
+    """
+    What a joint correction of several translations came to. See [`EditResult`].
+
+    Args:
+        rounds (`int`): how often edit and search took turns.
+        decoded (`list[bool]`): for each source, whether the edited model's beam search says its target.
+        translations (`list[str]`): what it says.
+        lost (`list[str]`): sources of `keep` that it does not translate as before.
+    """
+
+    rounds: int
+    decoded: list[bool]
+    translations: list[str]
+    lost: list[str]
+
+
+class TranslationEditor:
+    """
+    Corrects translations given as text.
+
+    Args:
+        model ([`EditableMixin`]): the model, from [`AutoEditableModelForSeq2SeqLM`]. It is not changed.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
+        num_beams (`int`, *optional*, defaults to `5`): beam size of `translate`.
+        batch_size (`int`, *optional*, defaults to `64`): sentences translated at once.
+
+    Example:
+
+    ```python
+    >>> editor = TranslationEditor(model, tokenizer)  # doctest: +SKIP
+    >>> result = editor.edit("Guten Tag!", "Good afternoon!")  # doctest: +SKIP
+    >>> with model.edited(result.patch):  # doctest: +SKIP
+    ...     editor.translate(["Guten Tag!"])
+    ['Good afternoon!']
+    ```
+    """
+
+    def __init__(
+        self, model: EditableMixin, tokenizer: PreTrainedTokenizerBase, num_beams: int = 5, batch_size: int = 64
+    ):
+        if not isinstance(model, EditableMixin):
+            raise EditableTypeError(
+                f"A {type(model).__name__} has no edit(). Load it with AutoEditableModelForSeq2SeqLM.from_pretrained."
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.num_beams = num_beams
+        self.batch_size = batch_size
+        self.collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+
+    def translate(self, sources: Sequence[str]) -> list[str]:
+        """
+        Translate with beam search.
+
+        Args:
+            sources (`Sequence[str]`): sentences.
+
+        Returns:
+            `list[str]`: their translations, in the same order.
+
+        Raises:
+            EditableValueError: if a sentence is empty, or `sources` is one string.
+        """
+        if isinstance(sources, str):
+            raise EditableValueError(f"translate takes a list of sentences; give [{sources!r}].")
+        translations = self._beam_search(sources, self.num_beams, 1)
+        return [texts[0] for texts in translations]
+
+    def edit(
+        self,
+        source: str,
+        target: str,
+        alternatives: Sequence[str] | None = None,
+        max_rounds: int = 20,
+        max_steps: int | None = None,
+        shrink: bool = True,
+        keep: Sequence[tuple[str, str]] = (),
+    ) -> TranslationEditResult:
+        """
+        Find an edit after which beam search translates `source` as `target`.
+
+        That the target outranks a list of alternatives does not make beam search say it. So `generate` is asked, and
+        while it says something else, the edit goes on with more to outrank: what it says, and the prefix that pushes
+        the target's out of the beam.
+
+        Args:
+            source (`str`): the sentence that is translated wrongly.
+            target (`str`): the translation it should have.
+            alternatives (`Sequence[str]`, *optional*):
+                what the target is to outrank at first; `None` takes the model's `num_alternatives` most likely
+                translations.
+            max_rounds (`int`, *optional*, defaults to `20`): how often edit and search take turns at most.
+            max_steps (`int`, *optional*): the most steps of a round; `None` takes the model's.
+            shrink (`bool`, *optional*, defaults to `True`):
+                look for the smallest edit on the line from the model to the edit found that does the same, so that
+                less else changes.
+            keep (`Sequence[tuple[str, str]]`, *optional*):
+                sources and the translations that the model is to go on giving them, such as earlier corrections.
+                Those that the model does not give now are left out.
+
+        Returns:
+            [`TranslationEditResult`]; its patch names `source` and `target`.
+
+        Raises:
+            EditableValueError:
+                if the source or the target is empty or too long, the target has words that the tokenizer does not
+                know or writes differently, or no alternative differs from the target.
+        """
+        given = None if alternatives is None else [alternatives]
+        joint = self.edit_jointly([source], [target], given, max_rounds, max_steps, shrink, keep)
+        values = {item.name: getattr(joint, item.name) for item in dataclasses.fields(EditResult)}
+        joint.patch.source, joint.patch.target = source, self.written(target)
+        decoded, translation = joint.decoded[0], joint.translations[0]
+        return TranslationEditResult(
+            **values, rounds=joint.rounds, decoded=decoded, translation=translation, lost=joint.lost
+        )
+
+    def edit_jointly(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        alternatives: Sequence[Sequence[str]] | None = None,
+        max_rounds: int = 20,
+        max_steps: int | None = None,
+        shrink: bool = True,
+        keep: Sequence[tuple[str, str]] = (),
+    ) -> JointEditResult:
+        """
+        Find one edit after which beam search translates each of `sources` as asked. See `edit`.
+
+        Args:
+            sources (`Sequence[str]`): the sentences that are translated wrongly.
+            targets (`Sequence[str]`): the translations they should have.
+            alternatives (`Sequence[Sequence[str]]`, *optional*): what each target is to outrank at first.
+            max_rounds (`int`, *optional*, defaults to `20`): how often edit and search take turns at most.
+            max_steps (`int`, *optional*): the most steps of a round; `None` takes the model's.
+            shrink (`bool`, *optional*, defaults to `True`): as in `edit`.
+            keep (`Sequence[tuple[str, str]]`, *optional*): as in `edit`.
+
+        Returns:
+            [`JointEditResult`]: the edit with which the most sources are translated as asked.
+
+        Raises:
+            EditableValueError: as `edit` does, or if the numbers of sources, targets and alternatives differ.
+        """
+        check_count("max_rounds", max_rounds)
+        requests = self._requests(sources, targets, alternatives)
+        overrides = {} if max_steps is None else {"max_steps": max_steps}
+        requests += self._kept(keep, sources)
+        editor = VerifiedEditor(self.model, self.collator, requests, self.num_beams, overrides)
+        verified, count = editor(max_rounds, shrink), len(sources)
+        kept = zip(requests[count:], verified.decoded[count:], strict=True)
+        return JointEditResult(
+            **vars(verified.result),
+            rounds=verified.rounds,
+            decoded=verified.decoded[:count],
+            translations=verified.translations[:count],
+            lost=[request.source for request, decoded in kept if not decoded],
+        )
+
+    def _kept(self, keep: Sequence[tuple[str, str]], sources: Sequence[str]) -> list[Request]:
+        """What is to be kept of the translations of other sources, where the model gives them now."""
+        others = {source: target.strip() for source, target in keep if source not in sources}
+        said = self.translate(list(others))
+        now = zip(others.items(), said, strict=True)
+        return [Request(source, target, kept=True) for (source, target), text in now if text.strip() == target]
+
+    def _requests(
+        self, sources: Sequence[str], targets: Sequence[str], alternatives: Sequence[Sequence[str]] | None
+    ) -> list[Request]:
+        """The corrections, checked, each with the alternatives it starts with."""
+        given = [()] * len(sources) if alternatives is None else alternatives
+        if not len(sources) == len(targets) == len(given) or not sources:
+            raise EditableValueError(
+                f"{len(sources)} sources, {len(targets)} targets and {len(given)} lists of alternatives: give one of "
+                "each for every correction, and at least one correction."
+            )
+        targets = [self.written(target) for target in targets]
+        if alternatives is None:
+            count = self.model.edit_config.num_alternatives
+            given = self._beam_search(sources, count, count)
+        return [
+            Request(source, target, shortened(self.collator, texts))
+            for source, target, texts in zip(sources, targets, given, strict=True)
+        ]
+
+    def written(self, target: str) -> str:
+        """
+        A target as the tokenizer writes it, which is how the model can say it.
+
+        Args:
+            target (`str`): a translation.
+
+        Raises:
+            EditableValueError:
+                if the tokenizer has no tokens for it, or writes it differently, but for spaces; it says how.
+        """
+        unknown = self.tokenizer.unk_token_id
+        words = [word for word in target.split() if unknown in self.tokenizer(text_target=word).input_ids]
+        if unknown is not None and words:
+            raise EditableValueError(
+                f"The tokenizer has no tokens for {words} of the target, so the model cannot say it. Write them "
+                "differently."
+            )
+        ids = self.tokenizer(text_target=target, add_special_tokens=False).input_ids
+        written = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        if "".join(written.split()) != "".join(target.split()):
+            raise EditableValueError(
+                f"The model cannot say the target {target!r}: its tokenizer writes it {written!r}. Give it like that."
+            )
+        ids = self.collator.encode("target", [target])[0]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _beam_search(self, sources: Sequence[str], num_beams: int, count: int) -> list[list[str]]:
+        """The `count` best translations of each source."""
+        encoded = self.collator.encode("source", sources)
+        translations: dict[int, list[str]] = {}
+        limit = resolve_max_new_tokens(self.model)
+        with frozen(self.model):
+            for batch in batches_by_length(dict(enumerate(map(len, encoded))), self.batch_size):
+                output = encode_sources(self.model, self.tokenizer, encoded, batch).generate(
+                    self.model, limit, num_beams=num_beams, num_return_sequences=count, do_sample=False
+                )
+                texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
+                for position, index in enumerate(batch):
+                    translations[index] = texts[position * count : (position + 1) * count]
+        return [translations[index] for index in range(len(sources))]

@@ -1,0 +1,53 @@
+"""What an edit comes to."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from ..patches.patch import EditPatch
+from ..runs.fingerprints import fingerprint
+from .problem import JointEditProblem, TranslationEditProblem
+from .protocol import EditOutcome
+
+
+@dataclass
+class EditResult:
+    """
+    What an edit came to.
+
+    Args:
+        success (`bool`): whether the target now outranks every alternative, `l_e ≤ 0`.
+        steps (`int`): steps taken.
+        loss (`float`): `l_e` after the edit.
+        initial_loss (`float`): `l_e` before it.
+        patch ([`EditPatch`]): the edit, to apply, save or share.
+    """
+
+    success: bool
+    steps: int
+    loss: float
+    initial_loss: float
+    patch: EditPatch
+
+
+def edit_result(
+    model: PreTrainedModel, problem: TranslationEditProblem | JointEditProblem, outcome: EditOutcome
+) -> EditResult:
+    """The result of an editor's work on a problem of a model, which still has the parameters of before."""
+    loss = outcome.loss.item()
+    return EditResult(
+        success=loss <= 0,
+        steps=outcome.steps,
+        loss=loss,
+        initial_loss=outcome.initial_loss,
+        patch=EditPatch(
+            tensors=outcome.parameters,
+            base_fingerprint=fingerprint(problem.parameters),
+            loss_before=outcome.initial_loss,
+            loss_after=loss,
+            steps=outcome.steps,
+            length_penalty=problem.length_penalty,
+            base_model=model.config._name_or_path or None,
+            base_revision=getattr(model.config, "_commit_hash", None),
+        ),
+    )

@@ -1,0 +1,48 @@
+"""What edits that move more than the tail do to a test set."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..modeling.mixin import EditableMixin
+from ..models.families import decoder_inputs
+from ..numerics.scoring import num_tokens, token_kl
+
+
+def full_divergence(
+    model: EditableMixin,
+    parameters: Mapping[str, Tensor],
+    collator: DataCollatorForEditableSeq2Seq,
+    pairs: Sequence[Mapping[str, str]],
+    batch_size: int,
+) -> float:
+    """
+    `KL(model || model with the parameters)` in nats, averaged over the tokens of all references, by full passes of
+    both: the parameters may be any of the model's.
+
+    Args:
+        model ([`EditableMixin`]): the unedited model, in evaluation mode.
+        parameters (`dict[str, torch.Tensor]`): the edited parameters, by name; of tied ones, by one of the names.
+        collator ([`DataCollatorForEditableSeq2Seq`]): with the model's tokenizer.
+        pairs (`Sequence[dict[str, str]]`): `source` and `target`, the reference.
+        batch_size (`int`): sentences in a batch.
+    """
+    tokenizer = collator.tokenizer
+    sources = tokenizer([pair["source"] for pair in pairs]).input_ids
+    targets = tokenizer(text_target=[pair["target"] for pair in pairs]).input_ids
+    order = sorted(range(len(pairs)), key=lambda index: len(targets[index]), reverse=True)
+    total, tokens = 0.0, 0
+    for start in range(0, len(order), batch_size):
+        rows = [{"input_ids": sources[i], "labels": targets[i]} for i in order[start : start + batch_size]]
+        batch = collator(rows).to(model.device)
+        labels = batch["labels"]
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        inputs |= {"decoder_input_ids": decoder_inputs(model, labels), "use_cache": False, "return_dict": True}
+        reference = model(**inputs).logits
+        edited = functional_call(model, dict(parameters), kwargs=inputs).logits
+        total += float(token_kl(reference, edited, labels).sum(dtype=torch.float64))
+        tokens += int(num_tokens(labels))
+    return total / tokens

@@ -1,0 +1,1 @@
+"""To the Hub and from it, and the cards that go there."""

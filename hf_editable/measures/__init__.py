@@ -1,0 +1,1 @@
+"""What is measured of edits, and how sure it is."""

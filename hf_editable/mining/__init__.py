@@ -1,0 +1,1 @@
+"""Edits mined from a model itself."""

@@ -1,0 +1,1 @@
+"""Editable models: the mixin, the Auto class, the objective of training."""

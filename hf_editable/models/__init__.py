@@ -1,0 +1,1 @@
+"""All that knows a class of models."""

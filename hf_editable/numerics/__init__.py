@@ -1,0 +1,1 @@
+"""Scores, bounds and gradients: tensors in, tensors out."""

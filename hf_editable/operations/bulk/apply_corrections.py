@@ -1,0 +1,147 @@
+"""A list of corrections applied to a model, one after the other or as one edit, so that it can be interrupted."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from transformers.utils import logging
+
+from ...checks import check_count
+from ...errors import EditableFileError, EditableValueError
+from ...patches.patch import applied_patches, restore
+from ...runs.files import check_folder, whole_folder
+from ...runs.fingerprints import fingerprint_model, fingerprint_rows
+from ...runs.journal import ROWS_NAME, Journal
+from ...runs.processes import process_state
+from ..corrections.correction_list import Correction
+from ..store.edit_store import EditStore
+from .plan import ConflictPolicy, plan_corrections
+from .report import BulkReport
+from .run import BulkRun
+
+
+if TYPE_CHECKING:
+    from ...correction.translation_editor import TranslationEditor
+    from ..gate.impact import ImpactGate
+
+logger = logging.get_logger(__name__)
+
+RESULT_NAME = "result"
+
+
+def apply_corrections(
+    editor: "TranslationEditor",
+    corrections: Sequence[Correction],
+    store: EditStore,
+    output_dir: str | os.PathLike,
+    *,
+    joint: bool = False,
+    gate: "ImpactGate | None" = None,
+    on_conflict: ConflictPolicy | str = ConflictPolicy.SKIP,
+    max_rounds: int = 20,
+    max_steps: int | None = None,
+    keep_earlier: bool = True,
+    save_model: bool = True,
+) -> BulkReport:
+    """
+    Correct a model by a list of corrections.
+
+    One after the other, each correction that the model does not say yet is an edit on top of the earlier ones. It is
+    accepted if beam search says the target then and the gate accepts it, asked to keep all earlier corrections; if
+    not, the model stays as it was. Jointly, all of them are one edit, which is accepted if more of them are said with
+    it than without it.
+
+    What is accepted is in the store before it is noted in `output_dir`. A run that was interrupted goes on where it
+    ended, if it is called again with the same arguments; an edit that only the store knows of is found there. At the
+    end, `output_dir/result` appears in one step: `patch`, from the base model to all edits of the store; `model`, the
+    base model with them; and the report, `corrections.json`, `corrections.md` and `corrections.html`. Afterwards the
+    model is as it was, bit for bit.
+
+    Args:
+        editor ([`TranslationEditor`]): its model is the store's base, with no patch applied.
+        corrections (`Sequence[Correction]`): see [`read_corrections`].
+        store ([`EditStore`]): takes the edits. Those that it has already come first.
+        output_dir (`str`): folder for the results and for what is finished meanwhile.
+        joint (`bool`, *optional*, defaults to `False`): whether to make one edit of all corrections.
+        gate ([`ImpactGate`], *optional*): measures each edit, and may refuse it; and all of them together at the end.
+        on_conflict (`str`, *optional*, defaults to `"skip"`):
+            what to apply where one source has two targets: none of them (`"skip"`), the `"first"` or the `"last"`;
+            `"error"` raises.
+        max_rounds (`int`, *optional*, defaults to `20`): see [`TranslationEditor.edit`].
+        max_steps (`int`, *optional*): the most steps of a round of edits; `None` takes the model's.
+        keep_earlier (`bool`, *optional*, defaults to `True`):
+            Whether edits are made so that earlier corrections, of the list and of the store, go on being said; each
+            edit then translates all of them.
+        save_model (`bool`, *optional*, defaults to `True`): whether to write `model`.
+
+    Returns:
+        [`BulkReport`].
+
+    Raises:
+        EditableValueError:
+            if there is no correction, there are conflicts and `on_conflict` is `"error"`, the model is not the
+            store's base or has patches, the store was changed since the run was interrupted, several processes call
+            this, or `output_dir` holds the results of other arguments.
+        EditableFileError: if `output_dir` is a file, or files in it or the store are damaged.
+
+    Example:
+
+    ```python
+    >>> from hf_editable.operations import EditStore, apply_corrections, read_corrections
+
+    >>> store = EditStore.create("store", model)  # doctest: +SKIP
+    >>> report = apply_corrections(editor, read_corrections("list.csv"), store, "out")  # doctest: +SKIP
+    >>> report.rows[0]["outcome"]  # doctest: +SKIP
+    'accepted'
+    ```
+    """
+    check_count("max_rounds", max_rounds)
+    _check_start(editor, corrections)
+    output = check_folder(output_dir)
+    planned = plan_corrections(editor, corrections, on_conflict)
+    arguments = {
+        "model": fingerprint_model(editor.model),
+        "corrections": fingerprint_rows(dataclasses.asdict(each) for each in corrections),
+        "edit_config": editor.model.edit_config.to_dict(),
+        "num_beams": editor.num_beams,
+        "batch_size": editor.batch_size,
+        "joint": joint,
+        "gate": None if gate is None else gate.arguments(),
+        "on_conflict": ConflictPolicy(on_conflict).value,
+        "max_rounds": max_rounds,
+        "max_steps": max_steps,
+        "keep_earlier": keep_earlier,
+    }
+    result = output / RESULT_NAME
+    if result.exists() and not (output / ROWS_NAME).exists():
+        raise EditableFileError(f"{str(result)!r} is there, without {ROWS_NAME} of its run. Give another output_dir.")
+    journal = Journal(output / ROWS_NAME, arguments)
+    if result.exists():
+        return BulkReport.load(result)
+    for left in output.glob(f".{RESULT_NAME}-*"):
+        shutil.rmtree(left)  # of a run that was killed while it wrote its results
+    applied = applied_patches(editor.model)
+    try:
+        run = BulkRun(editor, store, gate, journal, arguments)
+        todo = [entry for entry in planned if entry.outcome is None]
+        made = run.jointly(todo) if joint else run.in_order(todo)
+        rows = [made.get(each.index) or each.row(each.outcome, [each.reason]) for each in planned]
+        report = run.report(rows, arguments)
+        with whole_folder(result) as folder:
+            run.save(folder, report, save_model)
+    finally:
+        restore(editor.model, applied)
+    return report
+
+
+def _check_start(editor: "TranslationEditor", corrections: Sequence[Correction]) -> None:
+    if not corrections:
+        raise EditableValueError("There are no corrections. Give at least one.")
+    if count := applied_patches(editor.model):
+        raise EditableValueError(
+            f"The model has {count} patches applied. Take them back (patch.revert): the store's are applied here."
+        )
+    if process_state() is not None:
+        raise EditableValueError("Corrections build on each other, so one process applies them. Start only one.")

@@ -1,0 +1,1 @@
+"""Corrections, read from files and found."""

@@ -1,0 +1,1 @@
+"""What an edit may cost, and what it costs."""

@@ -1,0 +1,1 @@
+"""Folders of edits that stay."""

@@ -1,0 +1,248 @@
+"""What a store's files amount to: patches, and the tensors of the base model with so many of them."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import EditableFileError, EditableValueError
+from ...patches.files import CONFIG_NAME, TENSORS_NAME, read_patch
+from ...patches.patch import EditPatch
+from ...runs.fingerprints import fingerprint
+from ..corrections.correction_list import Correction
+from ..gate.report import IMPACT_NAME, ImpactReport
+from .edit_diff import EditDiff, tensor_changes
+from .files import BASE, EDITS
+from .manifest import Manifest, StoredEdit
+
+
+class Contents:
+    """
+    The edits that one state of a store's `store.json` lists.
+
+    Args:
+        path (`Path`): the store.
+        manifest ([`Manifest`]): what its `store.json` says.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self._path = path
+        self.manifest = manifest
+
+    def check_files(self) -> None:
+        """
+        Raises:
+            EditableFileError: if a file of the base or of a listed edit is missing.
+        """
+        folders = [self._path / BASE, *(self._path / EDITS / edit.folder for edit in self.manifest.edits)]
+        for path in [folder / name for folder in folders for name in (TENSORS_NAME, CONFIG_NAME)]:
+            if not path.is_file():
+                raise self._missing(path)
+
+    def _missing(self, path: Path) -> EditableFileError:
+        return EditableFileError(
+            f"The store {str(self._path)!r} is damaged: {str(path.relative_to(self._path))!r} is missing. Take "
+            "it from a commit or a backup."
+        )
+
+    def base(self) -> dict[str, Tensor]:
+        """The base model's own values of the tensors that edits may change."""
+        tensors, _ = read_patch(self._path / BASE, str(self._path / BASE), {"base_fingerprint": str})
+        if tensors.keys() != set(self.manifest.tensors):
+            raise EditableFileError(
+                f"The store {str(self._path)!r} is damaged: {BASE} does not hold the tensors that its list names. "
+                "Take it from a commit or a backup."
+            )
+        return tensors
+
+    def patch(self, edit: StoredEdit) -> EditPatch:
+        """The patch of an edit."""
+        folder = self._path / EDITS / edit.folder
+        if not folder.is_dir():  # which from_pretrained would look for on the Hub
+            raise self._missing(folder)
+        return EditPatch.from_pretrained(folder)
+
+    def impact(self, edit: StoredEdit) -> ImpactReport | None:
+        """The impact report of an edit, if it has one."""
+        folder = self._path / EDITS / edit.folder
+        return ImpactReport.load(folder) if (folder / IMPACT_NAME).exists() else None
+
+    def describe(self, edit: StoredEdit) -> dict[str, Any]:
+        """All that is known of an edit, as plain JSON values."""
+        patch, impact = self.patch(edit), self.impact(edit)
+        fields = {item.name for item in dataclasses.fields(patch)} - {"tensors", "source", "target"}
+        return {
+            **edit.to_dict(),
+            "folder": str(self._path / EDITS / edit.folder),
+            "patch": {name: getattr(patch, name) for name in sorted(fields)},
+            "tensors": {name: list(tensor.shape) for name, tensor in sorted(patch.tensors.items())},
+            "impact": None if impact is None else impact.to_dict(),
+        }
+
+    def diff(self, edit: StoredEdit) -> EditDiff:
+        """What an edit changed, against the model with the edits before it."""
+        before, impact = self.tensors(self.manifest.edits.index(edit)), self.impact(edit)
+        changes = tensor_changes(before, self.patch(edit).tensors)
+        return EditDiff(edit, changes, None if impact is None else impact.changed)
+
+    def tensors(self, count: int) -> dict[str, Tensor]:
+        """The tensors that edits may change, with the first `count` edits."""
+        found: dict[str, Tensor] = {}
+        # Patches hold whole tensors, so mostly the last one says it all.
+        for edit in reversed(self.manifest.edits[:count]):
+            if found.keys() >= set(self.manifest.tensors):
+                break
+            found = {**self.patch(edit).tensors, **found}
+        if not found.keys() >= set(self.manifest.tensors):
+            found = {**self.base(), **found}
+        return {name: found[name] for name in self.manifest.tensors}
+
+    def merge(self, count: int) -> EditPatch | None:
+        """One patch from the base model to the first `count` edits."""
+        edits = self.manifest.edits[:count]
+        if not edits:
+            return None
+        if len(edits) == 1:
+            return self.patch(edits[0])
+        steps = [edit.steps for edit in edits]
+        patch = self.transition(self.base(), self.tensors(count))
+        patch.steps = None if None in steps else sum(steps)
+        return patch
+
+    def transition(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> EditPatch:
+        """A patch from one state of the tensors to another."""
+        changed = [name for name in after if not torch.equal(before[name], after[name])] or list(after)
+        return EditPatch(
+            tensors={name: after[name] for name in changed},
+            base_fingerprint=fingerprint({name: before[name] for name in changed}),
+            base_model=self.manifest.base_model,
+            base_revision=self.manifest.base_revision,
+        )
+
+    def check_patch(self, patch: EditPatch, before: Mapping[str, Tensor]) -> None:
+        """
+        Raises:
+            EditableValueError: if a patch cannot be applied on top of `before`.
+        """
+        if unknown := sorted(patch.tensors.keys() - before.keys()):
+            raise EditableValueError(
+                f"The edit changes {unknown}, and edits of the store {str(self._path)!r} may change "
+                f"{sorted(before)}. Make a store with EditStore.create(…, edit_config=…) whose target_modules and "
+                "layers_to_transform cover both."
+            )
+        for name, tensor in patch.tensors.items():
+            same = (tensor.shape, tensor.dtype) == (before[name].shape, before[name].dtype)
+            if not same or not bool(torch.isfinite(tensor).all()):
+                raise EditableValueError(
+                    f"The edit's {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must be finite, and "
+                    f"{before[name].dtype} of shape {tuple(before[name].shape)}. Make it from the store's base model."
+                )
+        expected = fingerprint({name: before[name] for name in patch.tensors})
+        if expected != patch.base_fingerprint:
+            raise EditableValueError(
+                f"The edit was made from tensors with fingerprint {patch.base_fingerprint}; those of the base with "
+                f"the {len(self.manifest.edits)} edits of the store {str(self._path)!r} have {expected}. Make it from "
+                "the base model after store.load(model)."
+            )
+
+    def check_model(self, model: nn.Module) -> bool:
+        """
+        Find out in which state a model is.
+
+        Returns:
+            `bool`: whether it has all edits of the store; if not, it is the base.
+
+        Raises:
+            EditableValueError: if it is neither.
+        """
+        manifest, base = self.manifest, self.base()
+        weights = model_weights(model)
+        found = fingerprint({**weights, **base})
+        if found != manifest.base_fingerprint or not base.keys() <= weights.keys():
+            name = manifest.base_model or "the model that the store was made for"
+            raise EditableValueError(
+                f"The store {str(self._path)!r} is of a base model with fingerprint {manifest.base_fingerprint}, and "
+                f"this {type(model).__name__} has {found}. Load {name}, in {next(iter(base.values())).dtype} and "
+                "without training it further."
+            )
+        present = fingerprint({name: weights[name] for name in base})
+        if manifest.edits and present == fingerprint(self.tensors(len(manifest.edits))):
+            return True
+        if present == fingerprint(base):
+            return False
+        raise EditableValueError(
+            f"The model has neither all {len(manifest.edits)} edits of the store {str(self._path)!r} in it nor none "
+            "of them. Load the base model again, and then store.load(model)."
+        )
+
+    def check(self) -> None:
+        """
+        Read every file.
+
+        Raises:
+            EditableFileError: if one is missing or damaged, or a patch does not continue the one before it.
+        """
+        self.check_files()
+        tensors = self.base()
+        for edit in self.manifest.edits:
+            patch = self.patch(edit)
+            self.impact(edit)
+            try:
+                self.check_patch(patch, tensors)
+            except EditableValueError as error:
+                raise EditableFileError(
+                    f"The store {str(self._path)!r} is damaged: the edit {edit.id} is not made from the edits before "
+                    "it. Take the folder from a commit or a backup."
+                ) from error
+            tensors = {**tensors, **patch.tensors}
+
+
+def model_weights(model: nn.Module) -> dict[str, Tensor]:
+    """
+    All that a model's checkpoint holds of weights, by name.
+
+    Raises:
+        EditableValueError: if some of them are not in memory.
+    """
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("editor.")}
+    away = [name for name, tensor in weights.items() if tensor.device.type == "meta"]
+    if away:
+        raise EditableValueError(
+            f"The model's {away[0]!r} is not in memory (device 'meta'). Load the model without offloading it."
+        )
+    return weights
+
+
+def find(edits: Iterable[StoredEdit], id: str) -> StoredEdit:
+    """
+    The edit whose id is, or alone begins with, `id`.
+
+    Raises:
+        EditableValueError: if there is none, or there are several.
+    """
+    listed = list(edits)
+    found = [edit for edit in listed if edit.id == id] or [edit for edit in listed if id and edit.id.startswith(id)]
+    if len(found) == 1:
+        return found[0]
+    ids = ", ".join(edit.id for edit in (found or listed)[-20:]) or "none, as it is empty"
+    problem = f"{len(found)} edits have ids that begin with {id!r}" if found else f"There is no edit {id!r}"
+    raise EditableValueError(f"{problem}. Give one of the store's ids: {ids}.")
+
+
+def named_corrections(patch: EditPatch, corrections: Sequence[Correction] | None) -> tuple[Correction, ...]:
+    """
+    What an edit corrects: what is given, or what its patch names.
+
+    Raises:
+        EditableValueError: if neither tells.
+    """
+    if corrections:
+        return tuple(corrections)
+    if patch.source is None or patch.target is None:
+        raise EditableValueError(
+            "The patch does not say what it corrects, so it could not be asked or made anew. Give corrections=[…]."
+        )
+    return (Correction(patch.source, patch.target),)

@@ -1,0 +1,390 @@
+"""A folder of edits that git can hold: listed, applied together, taken back one by one, never half-written."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel
+
+from ...configuration import EditConfig
+from ...correction.translation_editor import TranslationEditor
+from ...editors.result import EditResult
+from ...errors import EditableFileError, EditableTypeError, EditableValueError, EditRefusedError
+from ...patches.files import write_patch
+from ...patches.patch import EditPatch, applied_patches
+from ...runs.files import check_folder, whole_folder, write_json
+from ...runs.fingerprints import fingerprint
+from ...tail.decoder_tail import Tail
+from ..corrections.correction_list import Correction
+from ..gate.impact import ImpactGate
+from ..gate.report import IMPACT_NAME, ImpactReport
+from .contents import Contents, find, model_weights, named_corrections
+from .edit_diff import EditDiff
+from .files import BASE, EDITS, GIT_FILES, clear, exclusive, sync, sync_tree
+from .manifest import MANIFEST_NAME, Manifest, StoredEdit, corrections_of
+from .redo import RevertResult, decoded_all, one_editor, redo_edits, weigh
+
+
+Value = TypeVar("Value")
+
+
+class EditStore:
+    """
+    A folder of edits of one base model, each made on top of the earlier ones. Get one by `create` or `open`.
+
+    `store.json` alone says which edits are in it, in their order; it is replaced in one step. `edits/<id>/` holds the
+    patch of each, as [`EditPatch.save_pretrained`] writes it, and `impact.json` if it went through a gate; `base/`
+    holds the base model's own tensors that edits may change. What an interrupted call left is ignored, and cleared
+    away by the next one that writes. One process writes at a time; readers do not wait.
+
+    Example:
+
+    ```python
+    >>> store = EditStore.create("edits", model)  # doctest: +SKIP
+    >>> result = editor.edit("Guten Tag!", "Good afternoon!")  # doctest: +SKIP
+    >>> store.add(result)  # doctest: +SKIP
+    >>> result.patch.apply(model)  # the next edit is made on top of it  # doctest: +SKIP
+    >>> store.load(fresh_model)  # all edits, in another process  # doctest: +SKIP
+    ```
+    """
+
+    def __init__(self, path: str | os.PathLike, lock_timeout: float = 10.0):
+        self._path = Path(path)
+        self._lock_timeout = lock_timeout
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike,
+        model: PreTrainedModel,
+        *,
+        edit_config: EditConfig | None = None,
+        lock_timeout: float = 10.0,
+    ) -> "EditStore":
+        """
+        Make an empty store for edits of a model.
+
+        Args:
+            path (`str`): folder that does not exist, or is empty but for `.git`.
+            model ([`~transformers.PreTrainedModel`]): the base model, with no patch applied to it.
+            edit_config ([`EditConfig`], *optional*):
+                says which tensors edits of this store may change; `None` takes the model's own.
+            lock_timeout (`float`, *optional*, defaults to `10.0`): see `open`.
+
+        Raises:
+            EditableFileError: if `path` is a file, holds a store already, or holds other files.
+            EditableValueError: if patches are applied to the model.
+        """
+        path = check_folder(path)
+        present = {each.name: each for each in path.iterdir()} if path.exists() else {}
+        if MANIFEST_NAME in present:
+            raise EditableFileError(f"{str(path)!r} holds a store of edits already. EditStore.open opens it.")
+        # An interrupted call may have left its own files.
+        foreign = present.keys() - {".git", BASE, *GIT_FILES}
+        foreign |= {name for name, text in GIT_FILES.items() if name in present and present[name].read_text() != text}
+        if foreign:
+            raise EditableFileError(f"{str(path)!r} holds {sorted(foreign)[:5]}. Give a new or an empty folder.")
+        if applied := applied_patches(model):
+            raise EditableValueError(
+                f"{applied} patches are applied to the model. A store begins with the base model: revert them first."
+            )
+        config = edit_config or getattr(model, "edit_config", None) or EditConfig()
+        tensors = {name: tensor.detach().cpu() for name, tensor in Tail(model, config).parameters.items()}
+        manifest = Manifest(
+            base_fingerprint=fingerprint(model_weights(model)),
+            tensors=sorted(tensors),
+            base_model=model.config._name_or_path or None,
+            base_revision=getattr(model.config, "_commit_hash", None),
+        )
+        with whole_folder(path) as folder:
+            for name, text in GIT_FILES.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            (folder / BASE).mkdir()
+            write_patch(folder / BASE, tensors, {"base_fingerprint": fingerprint(tensors)})
+            manifest.write(folder)
+            sync_tree(folder)
+        sync(path.resolve().parent)
+        return cls(path, lock_timeout)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, *, lock_timeout: float = 10.0) -> "EditStore":
+        """
+        Open a store that `create` made.
+
+        Args:
+            path (`str`): its folder.
+            lock_timeout (`float`, *optional*, defaults to `10.0`):
+                seconds that a call that writes waits for another process to finish writing.
+
+        Raises:
+            EditableFileError: if there is no store, or it is damaged; the message says what is missing.
+        """
+        store = cls(path, lock_timeout)
+        store._read(Contents.check_files)
+        return store
+
+    @property
+    def path(self) -> str:
+        """Its folder."""
+        return str(self._path)
+
+    @property
+    def base_fingerprint(self) -> str:
+        """A hash of all weights of the base model, in hexadecimal."""
+        return Manifest.read(self._path).base_fingerprint
+
+    @property
+    def base_model(self) -> str | None:
+        """Name or path of the base model, as it was when the store was made."""
+        return Manifest.read(self._path).base_model
+
+    @property
+    def edits(self) -> list[StoredEdit]:
+        """The edits, in the order in which they are applied, as the folder has them now."""
+        return list(Manifest.read(self._path).edits)
+
+    @property
+    def corrections(self) -> list[Correction]:
+        """What the model is to say with all edits: of two corrections of one source, the later one."""
+        return corrections_of(self.edits)
+
+    def get(self, id: str) -> StoredEdit:
+        """
+        An edit by its id, or by the beginning of its id if no other has the same.
+
+        Raises:
+            EditableValueError: if there is no such edit, or several.
+        """
+        return find(self.edits, id)
+
+    def patch(self, id: str) -> EditPatch:
+        """The patch of an edit, to be applied on top of the edits before it."""
+        return self._read(lambda contents: contents.patch(find(contents.manifest.edits, id)))
+
+    def add(
+        self,
+        result: EditResult | EditPatch | Any,
+        impact: ImpactReport | None = None,
+        *,
+        corrections: Sequence[Correction] | None = None,
+        decoded: bool | None = None,
+        force: bool = False,
+    ) -> StoredEdit:
+        """
+        Put an edit behind the others. When this returns, the edit is on disk. The model is not touched: apply the
+        patch to it, before or after.
+
+        Args:
+            result ([`EditResult`], `JointEditResult` or [`EditPatch`]): made on top of all edits of the store.
+            impact ([`ImpactReport`], *optional*): what its gate measured.
+            corrections (`Sequence[Correction]`, *optional*): what it corrects, if the patch does not name it.
+            decoded (`bool`, *optional*): whether beam search says the targets, if `result` does not tell.
+            force (`bool`, *optional*, defaults to `False`): whether to take an edit that its gate refused.
+
+        Raises:
+            EditableValueError:
+                if the patch was made from another model or from other edits, changes tensors that the store does not
+                hold, names no correction, or was refused by its gate.
+            EditableFileError: if another process is writing, or the folder is damaged.
+        """
+        patch = result.patch if isinstance(result, EditResult) else result
+        if not isinstance(patch, EditPatch):
+            raise EditableTypeError(f"A {type(result).__name__} is no edit. Give an EditResult or an EditPatch.")
+        if impact is not None and not impact.accepted and not force:
+            raise EditRefusedError(
+                f"The gate refused this edit: {' '.join(impact.reasons)} Give force=True to store it all the same."
+            )
+        corrected = named_corrections(patch, corrections)
+        edit = StoredEdit(
+            id="",
+            corrections=corrected,
+            created=patch.created,
+            added=datetime.now(UTC).isoformat(timespec="seconds"),
+            steps=patch.steps,
+            success=None if patch.loss_after is None else patch.loss_after <= 0,
+            decoded=decoded_all(result) if decoded is None else decoded,
+            accepted=None if impact is None else impact.accepted,
+        )
+        with self._writing() as contents:
+            manifest = contents.manifest
+            contents.check_patch(patch, contents.tensors(len(manifest.edits)))
+            name = f"{manifest.next_number:04d}-{fingerprint(patch.tensors)[:8]}"
+            edit = dataclasses.replace(edit, id=name)
+            self._save(edit, patch, impact)
+            edits = (*manifest.edits, edit)
+            dataclasses.replace(manifest, next_number=manifest.next_number + 1, edits=edits).write(self._path)
+        return edit
+
+    def load(self, model: PreTrainedModel) -> EditPatch | None:
+        """
+        Apply all edits to the base model, as one patch; if anything goes wrong, the model stays as it was.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]): the base model, editable or not.
+
+        Returns:
+            [`EditPatch`] or `None`: what was applied, for `patch.revert(model)`; `None` if the store is empty.
+
+        Raises:
+            EditableValueError: if the model is not the base, or has the edits already.
+            EditableFileError: if the store is damaged.
+        """
+
+        def read(contents: Contents) -> tuple[bool, EditPatch | None]:
+            return contents.check_model(model), contents.merge(len(contents.manifest.edits))
+
+        present, patch = self._read(read)
+        if present:
+            raise EditableValueError(f"The model has the edits of the store {self.path!r} in it already.")
+        if patch is not None:
+            patch.apply(model)
+        return patch
+
+    def show(self, id: str) -> dict[str, Any]:
+        """All that is known of an edit, as plain JSON values: the list's, the patch's, and the impact report."""
+        return self._read(lambda contents: contents.describe(find(contents.manifest.edits, id)))
+
+    def impact(self, id: str) -> ImpactReport | None:
+        """The impact report that an edit was stored with."""
+        return self._read(lambda contents: contents.impact(find(contents.manifest.edits, id)))
+
+    def diff(self, id: str) -> EditDiff:
+        """What an edit changed, in tensors and, if it was stored with an impact report, in translations."""
+        return self._read(lambda contents: contents.diff(find(contents.manifest.edits, id)))
+
+    def revert(
+        self,
+        id: str,
+        editor: TranslationEditor | None = None,
+        gate: ImpactGate | None = None,
+        *,
+        allow_lost: bool = False,
+    ) -> RevertResult:
+        """
+        Take back an edit. The later ones are redone in their order on the model without it, and asked again at the
+        end. All of that succeeds, or the store and the model are as they were.
+
+        Args:
+            id (`str`): which edit; see `get`.
+            editor ([`TranslationEditor`], *optional*):
+                makes the later edits anew; not needed for the last edit. Its model is the base, and stays so, or has
+                all edits of the store, and then has those that are left.
+            gate ([`ImpactGate`], *optional*): measures the change to the edits that are left, and may refuse it.
+            allow_lost (`bool`, *optional*, defaults to `False`):
+                Whether corrections that held before may be lost; they are named in the result.
+
+        Raises:
+            EditableValueError:
+                if there is no such edit, the model is not that of the store, an editor is needed, a later edit cannot
+                be redone, a correction would be lost, or the gate refuses.
+            EditableFileError: if another process is writing, or the folder is damaged.
+        """
+        editor = one_editor(editor, gate)
+        with self._writing() as contents:
+            manifest = contents.manifest
+            edit = find(manifest.edits, id)
+            place = manifest.edits.index(edit)
+            earlier, later = manifest.edits[:place], manifest.edits[place + 1 :]
+            if later and editor is None:
+                raise EditableValueError(
+                    f"{len(later)} edits were made on top of {edit.id}, which are to be made anew. Give an editor."
+                )
+            present = editor is not None and contents.check_model(editor.model)
+            before, after, redone = contents.tensors(len(manifest.edits)), contents.tensors(place), []
+            if later:
+                redone, after = redo_edits(editor, later, earlier, after, self._save, allow_lost)
+            patch = contents.transition(before, after)
+            left = corrections_of([*earlier, *redone])
+            impact, lost = weigh(patch, left, (before, after), editor, gate, allow_lost)
+            changed = dataclasses.replace(manifest, edits=(*earlier, *redone))
+            if present:
+                patch.apply(editor.model)
+            try:
+                changed.write(self._path)
+            except BaseException:
+                if present and Manifest.read(self._path) != changed:
+                    patch.revert(editor.model)
+                raise
+            clear(self._path, {each.folder for each in changed.edits})
+        return RevertResult(reverted=edit, redone=redone, lost=lost, patch=patch, impact=impact)
+
+    def merge(self, until: str | None = None) -> EditPatch | None:
+        """
+        One patch from the base model to all edits, or to those up to `until`; `None` of no edits.
+
+        Args:
+            until (`str`, *optional*): the last edit to take in; see `get`.
+        """
+
+        def read(contents: Contents) -> EditPatch | None:
+            edits = contents.manifest.edits
+            return contents.merge(len(edits) if until is None else edits.index(find(edits, until)) + 1)
+
+        return self._read(read)
+
+    def export(self, path: str | os.PathLike, id: str | None = None, *, with_earlier: bool = False) -> EditPatch:
+        """
+        Write a patch to a folder of its own, as [`EditPatch.save_pretrained`] does.
+
+        Args:
+            path (`str`): the folder.
+            id (`str`, *optional*): which edit; `None` takes all, as `merge` does.
+            with_earlier (`bool`, *optional*, defaults to `False`):
+                Whether the patch is for the base model, and has the edits before `id` in it; if not, it is for the
+                model that has them.
+
+        Raises:
+            EditableValueError: if there is no such edit, or none at all.
+            EditableFileError: if `path` is a file.
+        """
+        patch = self.merge(id) if id is None or with_earlier else self.patch(id)
+        if patch is None:
+            raise EditableValueError(f"The store {self.path!r} is empty, so there is nothing to export.")
+        patch.save_pretrained(path)
+        return patch
+
+    def check(self) -> None:
+        """
+        Read every file, and check that each patch was made on top of the one before it.
+
+        Raises:
+            EditableFileError: if a file is missing or damaged; the message names it.
+        """
+        self._read(Contents.check)
+
+    def _read(self, work: Callable[[Contents], Value]) -> Value:
+        """`work` on what the store has now; again if a writer took files away meanwhile."""
+        while True:
+            manifest = Manifest.read(self._path)
+            try:
+                return work(Contents(self._path, manifest))
+            except EditableFileError:
+                if Manifest.read(self._path) == manifest:
+                    raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[Contents]:
+        """What the store has, for the only one who may change it; what is not listed at the end is cleared away."""
+        Manifest.read(self._path)  # so that no lock is made in any other folder
+        with exclusive(self._path, self._lock_timeout):
+            manifest = Manifest.read(self._path)
+            listed = {edit.folder for edit in manifest.edits}
+            clear(self._path, listed)
+            try:
+                yield Contents(self._path, manifest)
+            except BaseException:
+                # The list may have been replaced before the interruption.
+                clear(self._path, listed | {edit.folder for edit in Manifest.read(self._path).edits})
+                raise
+
+    def _save(self, edit: StoredEdit, patch: EditPatch, impact: ImpactReport | None = None) -> None:
+        """The folder of an edit, which does not count before `store.json` lists it."""
+        folder = self._path / EDITS / edit.folder
+        patch.save_pretrained(folder)
+        if impact is not None:
+            write_json(folder / IMPACT_NAME, impact.to_dict())
+        sync_tree(folder)

@@ -1,0 +1,188 @@
+"""`store.json`: the one file that says which edits a store has, in their order."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from transformers.utils import logging
+
+from ...errors import EditableFileError
+from ...runs.files import write_json
+from ...runs.provenance import installed_versions
+from ..corrections.correction_list import Correction
+from .files import sync
+
+
+logger = logging.get_logger(__name__)
+
+MANIFEST_NAME = "store.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StoredEdit:
+    """
+    One edit of a store.
+
+    Args:
+        id (`str`): its name, such as `0001-ab12cd34`. It stays when the edit is redone, and is never given again.
+        corrections (`tuple[Correction, ...]`): what it corrects; several, if it was made jointly.
+        created (`str`, *optional*): when its patch was made, in UTC.
+        added (`str`): when it came into the store, in UTC.
+        steps (`int`, *optional*): steps that the edit took.
+        success (`bool`, *optional*): whether its targets outranked all alternatives.
+        decoded (`bool`, *optional*): whether beam search said all its targets, right after the edit.
+        accepted (`bool`, *optional*): what the impact gate said; `None` if it was not asked.
+        revision (`int`, *optional*, defaults to `0`): how often it was redone, as an earlier edit was reverted.
+    """
+
+    id: str
+    corrections: tuple[Correction, ...]
+    created: str | None
+    added: str
+    steps: int | None = None
+    success: bool | None = None
+    decoded: bool | None = None
+    accepted: bool | None = None
+    revision: int = 0
+
+    @property
+    def source(self) -> str:
+        """The first corrected sentence; the only one, unless the edit was made jointly."""
+        return self.corrections[0].source
+
+    @property
+    def target(self) -> str:
+        """The translation that `source` was corrected to."""
+        return self.corrections[0].target
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in `edits`; another one each time that it is redone."""
+        return f"{self.id}.{self.revision}" if self.revision else self.id
+
+    def to_dict(self) -> dict[str, Any]:
+        """The edit as plain JSON values, `source` and `target` among them."""
+        return {**_edit_values(self), "source": self.source, "target": self.target}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """
+    What `store.json` says.
+
+    Args:
+        base_fingerprint (`str`): [`fingerprint`] of all weights of the base model.
+        tensors (`list[str]`): the tensors that edits may change.
+        base_model (`str`, *optional*): name or path of the base model.
+        base_revision (`str`, *optional*): its revision on the Hub, where known.
+        next_number (`int`, *optional*, defaults to `1`): the number of the next edit.
+        edits (`tuple[StoredEdit, ...]`, *optional*): the edits, in their order.
+        versions (`dict[str, str]`, *optional*): versions of hf_editable, torch and transformers that made the store.
+    """
+
+    base_fingerprint: str
+    tensors: list[str]
+    base_model: str | None = None
+    base_revision: str | None = None
+    next_number: int = 1
+    edits: tuple[StoredEdit, ...] = ()
+    versions: dict[str, str] = field(default_factory=installed_versions)
+
+    def write(self, folder: Path) -> None:
+        """Replace `store.json` in one step, which lasts when this returns. The caller holds the lock."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        values |= {"edits": [_edit_values(edit) for edit in self.edits], "format_version": FORMAT_VERSION}
+        new = folder / f".{MANIFEST_NAME}.new"
+        write_json(new, values)
+        sync(new)
+        os.replace(new, folder / MANIFEST_NAME)
+        sync(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """
+        Read what `write` wrote.
+
+        Raises:
+            EditableFileError: if there is no `store.json`, or it is damaged or of a newer format.
+        """
+        path = folder / MANIFEST_NAME
+        if not path.is_file():
+            raise EditableFileError(
+                f"{str(folder)!r} is no store of edits: it has no {MANIFEST_NAME}. EditStore.create makes a store."
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(values, dict) and values.get("format_version", 0) > FORMAT_VERSION:
+                raise EditableFileError(
+                    f"{str(path)!r} has format {values['format_version']}, and this version of hf_editable knows up "
+                    f"to {FORMAT_VERSION}. Upgrade hf_editable."
+                )
+            known = _known(values, cls, MANIFEST_NAME, {"edits": list, "format_version": int})
+            edits = [_edit(each) for each in known.pop("edits")]
+            if repeated := {edit.id for edit in edits if sum(each.id == edit.id for each in edits) > 1}:
+                raise ValueError(f"the ids {sorted(repeated)} are there twice")
+            known.pop("format_version")
+            return cls(**known, edits=tuple(edits))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            if isinstance(error, EditableFileError):
+                raise
+            raise EditableFileError(
+                f"{str(path)!r} is damaged: {error}. If git has merged it, resolve the conflict; else take it from "
+                "its last commit or a backup."
+            ) from error
+
+
+def corrections_of(edits: Iterable[StoredEdit]) -> list[Correction]:
+    """What edits correct, in their order; of two corrections of one source, the later one."""
+    return list({each.source: each for edit in edits for each in edit.corrections}.values())
+
+
+def _edit_values(edit: StoredEdit) -> dict[str, Any]:
+    values = {item.name: getattr(edit, item.name) for item in dataclasses.fields(edit)}
+    corrections = []
+    for correction in edit.corrections:
+        texts = {name: getattr(correction, name) for name in ("source", "target", "id", "note")}
+        corrections.append({name: text for name, text in texts.items() if text is not None})
+    return {**values, "corrections": corrections}
+
+
+def _edit(values: Any) -> StoredEdit:
+    known = _known(values, StoredEdit, "an edit", {"corrections": list})
+    corrections = [_known(each, Correction, "a correction", {}) for each in known["corrections"]]
+    if not corrections:
+        raise ValueError(f"the edit {known['id']!r} has no corrections")
+    return StoredEdit(**{**known, "corrections": tuple(Correction(**each) for each in corrections)})
+
+
+def _known(values: Any, cls: type, name: str, others: Mapping[str, type]) -> dict[str, Any]:
+    """The values of a class's fields; raises `ValueError` where one is missing or of a wrong type."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is {values!r:.80}, not an object")
+    kinds = {**get_type_hints(cls), **others}
+    required = {
+        item.name for item in dataclasses.fields(cls) if dataclasses.MISSING is item.default is item.default_factory
+    }
+    for key in sorted(kinds):
+        if key in values and not _fits(values[key], kinds[key]):
+            raise ValueError(f"{key} of {name} is {values[key]!r:.80}")
+        if key not in values and (key in required or key in others):
+            raise ValueError(f"{name} has no {key}")
+    if unknown := sorted(values.keys() - kinds.keys()):
+        logger.warning(f"{MANIFEST_NAME}: ignoring {', '.join(unknown)}, written by another version of hf_editable.")
+    return {key: value for key, value in values.items() if key in kinds}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if get_args(kinds[0]):  # dict[str, str] or list[str]
+        origin = kinds[0].__origin__
+        items = value.values() if origin is dict and isinstance(value, dict) else value
+        return isinstance(value, origin) and all(isinstance(item, str) for item in items)
+    return type(value) in kinds

@@ -1,0 +1,1 @@
+"""Edits as changes of a model: applied, taken back, saved."""

@@ -1,0 +1,1 @@
+"""Long runs: files written whole, journals, processes, fingerprints, provenance."""

@@ -1,0 +1,1 @@
+"""The trunk once, the edited tail again and again."""

@@ -1,0 +1,85 @@
+"""Modules that stand in for others in copies of a model: they record how they are called, or change it."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..numerics.gradients import branch
+
+
+# With what every family's decoder layers begin; FSMT's, which do not, are given recorded calls only.
+_LEADING_ARGUMENTS = ("hidden_states", "attention_mask")
+
+
+class Recorded(Exception):
+    """Ends a forward pass at the first edited layer."""
+
+
+class Recorder(nn.Module):
+    """Stands in for the first edited layer: keeps its call and ends the pass."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        self.call = (args, kwargs)
+        raise Recorded
+
+
+class Replay(nn.Module):
+    """Stands in for a layer: calls it as it was called before, or with some of its arguments replaced."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+        self.call: tuple[tuple, dict[str, Any]] | None = None
+        self.replaced: dict[str, Any] = {}
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.call is not None:
+            args, kwargs = self.call
+        for name, value in self.replaced.items():
+            place = _LEADING_ARGUMENTS.index(name)
+            if place < len(args):
+                args = (*args[:place], value, *args[place + 1 :])
+            else:
+                kwargs = {**kwargs, name: value}
+        return self.layer(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # Some decoders read attributes of their layers (T5Gemma: `attention_type`).
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+
+def shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Module:
+    """
+    A copy of a module tree in evaluation mode that shares every tensor, with the modules in `copies` replaced.
+
+    Args:
+        module (`torch.nn.Module`): what to copy.
+        copies (`dict`): replacements by original module; the copies made are added to it.
+    """
+    if module in copies:
+        return copies[module]
+    twin = type(module).__new__(type(module))
+    # What wraps an instance (Accelerate's mixed precision, torch.compile) is bound to the original.
+    own = {name: value for name, value in module.__dict__.items() if name != "forward"}
+    copies[module] = twin
+    own |= {"_compiled_call_impl": None, "_parameters": dict(module._parameters), "training": False}
+    own["_modules"] = {
+        name: None if child is None else shared_copy(child, copies) for name, child in module._modules.items()
+    }
+    twin.__dict__.update(own)  # setting attributes of modules is slow
+    return twin
+
+
+def make_embeddings_sparse(twin: nn.Module) -> None:
+    """
+    Give embeddings of a copy sparse gradients, which reach the shared weights in one sum: or else each batch that is
+    trained through would make a gradient of the size of the vocabulary.
+    """
+    branches: dict[int, Tensor] = {}
+    for module in twin.modules():
+        if isinstance(module, nn.Embedding) and module.weight.device.type in ("cpu", "cuda"):
+            weight, module.sparse = module.weight, True
+            module._parameters["weight"] = branches.setdefault(id(weight), branch(weight))

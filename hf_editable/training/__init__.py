@@ -1,0 +1,1 @@
+"""Training of translation models, and Editable Training."""
