@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers.utils import ExplicitEnum, logging
@@ -11,6 +11,8 @@ from .errors import EditableTypeError, EditableValueError
 
 
 logger = logging.get_logger(__name__)
+
+DEFAULT_EDITOR = "gradient"
 
 
 class EditOptimizer(ExplicitEnum):
@@ -40,8 +42,12 @@ class EditConfig:
     others.
 
     Args:
+        editor (`str`, *optional*, defaults to `"gradient"`):
+            Family of the editor that makes edits: `"gradient"`, or another that [`~editors.editor_names`] lists.
+        editor_options (`dict[str, Any]`, *optional*):
+            Settings that the family has beside those here, as plain JSON values; `None` takes its defaults.
         optimizer (`str`, *optional*, defaults to `"rmsprop"`):
-            Optimizer of an edit: `"gd"`, `"scaled_gd"`, `"rprop"`, `"rmsprop"`, `"momentum"` or `"adam"`.
+            Optimizer of an edit by gradients: `"gd"`, `"scaled_gd"`, `"rprop"`, `"rmsprop"`, `"momentum"` or `"adam"`.
         learning_rate (`float`, *optional*, defaults to `0.001`):
             Step size α of an edit; above 0.
         beta (`float`, *optional*, defaults to `0.5`):
@@ -95,6 +101,8 @@ class EditConfig:
     ```
     """
 
+    editor: str = DEFAULT_EDITOR
+    editor_options: dict[str, Any] | None = field(default=None, hash=False)
     optimizer: str = "rmsprop"
     learning_rate: float = 1e-3
     beta: float = 0.5
@@ -113,6 +121,11 @@ class EditConfig:
     base_loss: str = "cross_entropy"
 
     def __post_init__(self):
+        if not isinstance(self.editor, str) or not self.editor:
+            raise EditableValueError(f"editor={self.editor!r}: it must be the name of an editor, such as 'gradient'.")
+        options = {} if self.editor_options is None else self.editor_options
+        if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+            raise EditableValueError(f"editor_options={options!r}: it must be a dict of settings by name, or None.")
         for name, kind in (("optimizer", EditOptimizer), ("base_loss", BaseLoss)):
             object.__setattr__(self, name, choice(kind, name, getattr(self, name)))
         smallest_momentum = 0.1 if self.optimizer == EditOptimizer.ADAM.value else 0.0
@@ -142,14 +155,21 @@ class EditConfig:
         """
         A copy of this configuration with some fields changed.
 
+        Of an editor with settings of its own, these may be given by name too, and go to `editor_options`. Another
+        editor does not take over those of the last one.
+
         Raises:
-            EditableTypeError: if a name is not a field of `EditConfig`.
+            EditableTypeError: if a name is not a field of `EditConfig`, and the editor can have none of its own.
         """
-        known = [field.name for field in dataclasses.fields(self)]
-        unknown = sorted(set(overrides) - set(known))
-        if unknown:
-            raise EditableTypeError(f"EditConfig has no {', '.join(unknown)}. It has: {', '.join(known)}.")
-        return dataclasses.replace(self, **overrides)
+        known = [item.name for item in dataclasses.fields(self)]
+        own = {name: value for name, value in overrides.items() if name not in known}
+        editor = overrides.get("editor", self.editor)
+        if own and editor == DEFAULT_EDITOR:
+            raise EditableTypeError(f"EditConfig has no {', '.join(sorted(own))}. It has: {', '.join(known)}.")
+        kept = self.editor_options if editor == self.editor else None
+        options = {**(overrides.get("editor_options", kept) or {}), **own} or None
+        fields = {name: value for name, value in overrides.items() if name in known}
+        return dataclasses.replace(self, **{**fields, "editor_options": options})
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as a JSON-serialisable dictionary."""
@@ -158,7 +178,7 @@ class EditConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EditConfig":
         """Read what `to_dict` wrote; keys of a newer version are left out with a warning."""
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {item.name for item in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             logger.warning(f"EditConfig: ignoring {', '.join(unknown)}, written by another version of hf_editable.")

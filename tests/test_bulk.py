@@ -15,7 +15,7 @@ from hf_editable.operations.bulk.apply_corrections import apply_corrections
 from hf_editable.operations.bulk.plan import plan_corrections
 from hf_editable.operations.bulk.report import BulkReport, Outcome
 from hf_editable.operations.corrections.correction_list import Correction
-from hf_editable.patches.patch import applied_patches
+from hf_editable.patches.application import applied
 from hf_editable.runs.fingerprints import fingerprint
 
 
@@ -81,7 +81,7 @@ def test_edits_that_do_not_keep_the_earlier_ones_lose_some(learned, tiny_tokeniz
 
 def test_afterwards_the_model_is_as_it_was(in_order, learned):
     _, _, model = in_order
-    assert weights(model) == weights(learned) and applied_patches(model) == 0
+    assert weights(model) == weights(learned) and len(applied(model)) == 0
 
 
 def test_the_results_are_one_patch_one_model_and_one_report(in_order, learned, tiny_tokenizer):
@@ -261,7 +261,7 @@ def test_a_run_that_an_error_stopped_goes_on(
         patched.setattr(TranslationEditor, "edit", stop)
         with pytest.raises(KeyboardInterrupt):
             run(model, tiny_tokenizer, wanted(tiny_pairs), tmp_path)
-    assert weights(model) == weights(learned) and applied_patches(model) == 0
+    assert weights(model) == weights(learned) and len(applied(model)) == 0
     assert not (tmp_path / "out/result").exists()
     monkeypatch.setattr(
         TranslationEditor, "edit", lambda self, *args, **more: calls.append(args) or edit(self, *args, **more)

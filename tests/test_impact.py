@@ -20,7 +20,7 @@ from hf_editable.operations import (
 )
 from hf_editable.operations.corrections.correction_list import Correction
 from hf_editable.operations.gate.report import marked
-from hf_editable.patches.patch import applied_patches
+from hf_editable.patches.application import applied
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_the_model_is_the_same_afterwards(editor, few, tiny_edits, monkeypatch):
     with pytest.raises(EditableValueError, match="The patch was made for tensors with fingerprint 000"):
         gate.measure(other)
     assert same(weights_of(editor.model), before)
-    assert applied_patches(editor.model) == 1
+    assert len(applied(editor.model)) == 1
     assert editor.model.training
 
 
@@ -156,7 +156,7 @@ def test_an_exception_with_the_patch_applied_takes_it_off(editor, few, tiny_edit
     translate = editor.translate
 
     def fails(sources):
-        if applied_patches(editor.model):
+        if len(applied(editor.model)):
             raise KeyboardInterrupt
         return translate(sources)
 

@@ -22,7 +22,7 @@ def patch(tiny_model):
     }
     tensors = {f"model.decoder.layers.1.{name}": tensor.detach() for name, tensor in tensors.items()}
     return EditPatch(
-        tensors={name: tensor + 1 for name, tensor in tensors.items()},
+        changes={name: tensor + 1 for name, tensor in tensors.items()},
         base_fingerprint=fingerprint(tensors),
         source="Grüße",
         target="regards",
@@ -56,9 +56,11 @@ def test_the_configuration_is_for_people_to_read(folder, patch):
         "base_fingerprint": patch.base_fingerprint,
         "base_model": "user/base",
         "base_revision": "0123abcd",
+        "changes": [{"kind": "whole", "tensors": sorted(patch.tensors)}],
         "edited_fingerprint": fingerprint(patch.tensors),
         "edited_tensors": [f"model.decoder.layers.1.{name}" for name in ("fc1.bias", "fc2.bias", "fc2.weight")],
-        "format_version": 1,
+        "editor": None,
+        "format_version": 2,
         "length_penalty": 1.0,
         "loss_after": -0.25,
         "loss_before": 1.5,
@@ -78,12 +80,56 @@ def test_what_is_loaded_is_what_was_saved(folder, patch, tiny_model):
     patch.revert(tiny_model)
 
 
+def test_a_newer_format_is_refused(folder):
+    rewrite(folder, lambda config: {**config, "format_version": 3})
+    with pytest.raises(
+        EditableFileError, match="format_version is 3, and this version of hf_editable knows up to 2: up"
+    ):
+        EditPatch.from_pretrained(folder)
+
+
+def test_files_of_the_first_format_are_read(folder, patch, tiny_model):
+    own = ("changes", "editor")
+    rewrite(folder, lambda config: {key: config[key] for key in config if key not in own} | {"format_version": 1})
+    loaded = EditPatch.from_pretrained(folder)
+    assert loaded.editor is None and loaded.tensors.keys() == patch.tensors.keys()
+    loaded.apply(tiny_model)
+    patch.revert(tiny_model)  # it is the same
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (None, "changes is missing"),
+        ("all", "changes is 'all'; it must be list"),
+        ([1], "a change is of the kind None; known are whole, low_rank, lookup"),
+        ([{"kind": "zone"}], "a change is of the kind 'zone'"),
+        ([{"kind": ["whole"]}], r"a change is of the kind \['whole'\]"),
+        ([{"kind": "whole"}], "the tensors of a whole change are None"),
+        ([{"kind": "whole", "tensors": ["../etc"]}], r"the tensors of a whole change are \['../etc'\]"),
+        ([{"kind": "low_rank", "matrix": "a"}], "the matrix of a low-rank change is 'a', and its factors are not all"),
+        ([{"kind": "lookup", "table": [[[1], ["a"]]]}], "the table of a lookup is"),
+        ([{"kind": "lookup", "table": [[[1, -1], [2]]]}], "the table of a lookup is"),
+        ([{"kind": "lookup", "table": {"1": 2}}], "the table of a lookup is"),
+    ],
+)
+def test_malformed_changes(folder, changes, message):
+    rewrite(
+        folder,
+        lambda config: (
+            {key: config[key] for key in config if key != "changes"}
+            | ({} if changes is None else {"changes": changes})
+        ),
+    )
+    with pytest.raises(EditableFileError, match=message):
+        EditPatch.from_pretrained(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "warnings"),
     [
         ({"written_by": "a newer version"}, ["ignoring written_by"]),
-        ({"format_version": 2}, ["has format 2, and this version of hf_editable writes 1"]),
-        ({"format_version": 7, "zones": []}, ["has format 7", "ignoring zones"]),
+        ({"zones": [], "colour": "blue"}, ["ignoring colour, zones"]),
         ({"loss_before": 2, "steps": None, "created": None}, []),  # JSON does not tell 2 from 2.0
     ],
 )
@@ -202,8 +248,9 @@ def test_exchanged_tensors_are_found_on_loading_and_again_on_applying(folder, ti
     save_file(tensors, file)
     with pytest.raises(EditableFileError, match="damaged or exchanged"):
         EditPatch.from_pretrained(folder)
-    # Whoever exchanges the tensors can exchange their checksum; the model then refuses them.
-    rewrite(folder, lambda config: {**config, "edited_fingerprint": fingerprint(tensors)})
+    # Whoever exchanges the tensors can exchange their checksum and their list; the model then refuses them.
+    listed = [{"kind": "whole", "tensors": sorted(tensors)}]
+    rewrite(folder, lambda config: {**config, "changes": listed, "edited_fingerprint": fingerprint(tensors)})
     before = {name: tensor.clone() for name, tensor in tiny_model.state_dict().items()}
     with pytest.raises(EditableValueError, match="does not have|of shape|with fingerprint"):
         EditPatch.from_pretrained(folder).apply(tiny_model)

@@ -14,7 +14,7 @@ FLOORS = [
     "cli", "cli.commands", "cli.shared", "app", "operations", "operations.bulk", "operations.store",
     "operations.gate", "operations.corrections",
     "evaluation", "evaluation.methods", "reporting", "measures", "correction", "training",
-    "modeling", "mining", "editors", "patches", "decoding", "tail", "data", "models", "hub", "runs", "numerics", "",
+    "modeling", "mining", "editors", "decoding", "tail", "patches", "data", "models", "hub", "runs", "numerics", "",
 ]  # fmt: skip
 ROOT_FILES = {"__init__", "__main__", "configuration", "checks", "errors"}
 # Only its folder gives such a name a sense, so it may stand in several.

@@ -1,7 +1,6 @@
 """Edits that `generate` has the last word on."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from hf_editable import (
     EditResult,
     TranslationEditor,
 )
-from hf_editable.correction.verification import VerifiedEdit, VerifiedEditor, _pushing_out, shortened
+from hf_editable.correction.verification import Verification, VerifiedEdit, _pushing_out, shortened
 from hf_editable.editors.problem import JointEditProblem
 from hf_editable.evaluation.methods import VerifiedEditing
 from hf_editable.tail.decoder_tail import Tail
@@ -81,12 +80,13 @@ def test_shrinking_gives_a_smaller_edit_on_the_same_line_that_does_the_same(edit
     assert max(shares) <= 1 and min(shares) < 1
 
 
-class Threshold(VerifiedEditor):
+class Threshold(Verification):
     """Beam search says something else after any edit whose one tensor is smaller."""
 
     def __init__(self, least):
-        self._model = SimpleNamespace(joint_problem=lambda inputs: Line())
-        self._overrides, self._limit, self._least = {}, 9, least
+        self._model = torch.nn.Module()
+        self._model.w, self._model.joint_problem = torch.nn.Parameter(torch.zeros(1)), lambda *given: Line()
+        self._overrides, self._references, self._limit, self._least = {}, None, 9, least
 
     def _inputs(self):
         return []
@@ -195,7 +195,8 @@ def test_the_method_that_evaluations_take_does_the_same(editor, tiny_tokenizer):
 def test_a_joint_loss_is_the_mean_of_what_is_not_met():
     problems = [lambda parameters, value=value: parameters["w"] * value for value in (3.0, -1.0, 2.0)]
     for problem in problems:
-        problem.parameters, problem.length_penalty = {}, 1.0
+        problem.parameters, problem.length_penalty, problem.edits = {}, 1.0, []
+        problem.tail = problem.model = problem.references = None
     joint = JointEditProblem(problems)
     parameters = {"w": torch.tensor(2.0, requires_grad=True)}
     loss = joint(parameters)

@@ -1,19 +1,22 @@
 """Edits at the level of text: a source and the translation it should have."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import check_count
+from ..configuration import EditConfig
 from ..data.collator import DataCollatorForEditableSeq2Seq
-from ..decoding.encoded_sources import batches_by_length, encode_sources
-from ..decoding.generation import frozen, resolve_max_new_tokens
+from ..data.references import References
+from ..decoding.generation import resolve_max_new_tokens
+from ..decoding.translate import best_translations
 from ..editors.result import EditResult
-from ..errors import EditableTypeError, EditableValueError
-from ..modeling.mixin import EditableMixin
-from .verification import Request, VerifiedEditor, shortened
+from ..errors import EditableValueError
+from ..modeling.mixin import EditableMixin, check_model, check_references
+from .verification import Request, Verification, shortened
 
 
 @dataclass
@@ -61,6 +64,16 @@ class TranslationEditor:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         num_beams (`int`, *optional*, defaults to `5`): beam size of `translate`.
         batch_size (`int`, *optional*, defaults to `64`): sentences translated at once.
+        editor (`str`, *optional*):
+            family of the editor that makes the edits, as [`~editors.editor_names`] lists them; `None` takes the
+            model's own.
+        references ([`References`] or `Sequence[dict[str, str]]`, *optional*):
+            pairs of `source` and `target` that are to stay as they are, for editors that need them.
+        overrides (*optional*): fields of [`EditConfig`] to change for these edits, or settings of that editor.
+
+    Raises:
+        EditableTypeError: if the model has no `edit`, or the editor no such setting.
+        EditableValueError: if there is no such editor, it needs references, or a value is out of range.
 
     Example:
 
@@ -74,17 +87,30 @@ class TranslationEditor:
     """
 
     def __init__(
-        self, model: EditableMixin, tokenizer: PreTrainedTokenizerBase, num_beams: int = 5, batch_size: int = 64
+        self,
+        model: EditableMixin,
+        tokenizer: PreTrainedTokenizerBase,
+        num_beams: int = 5,
+        batch_size: int = 64,
+        editor: str | None = None,
+        references: References | Sequence[Mapping[str, str]] | None = None,
+        **overrides: Any,
     ):
-        if not isinstance(model, EditableMixin):
-            raise EditableTypeError(
-                f"A {type(model).__name__} has no edit(). Load it with AutoEditableModelForSeq2SeqLM.from_pretrained."
-            )
+        check_model(model)
         self.model = model
         self.tokenizer = tokenizer
         self.num_beams = num_beams
         self.batch_size = batch_size
+        self.overrides = overrides if editor is None else {"editor": editor, **overrides}
+        given = references is None or isinstance(references, References)
+        self.references = references if given else References(tokenizer, references)
         self.collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+        check_references(model.editor_with(**self.overrides), self.references)
+
+    @property
+    def edit_config(self) -> EditConfig:
+        """The configuration of these edits."""
+        return self.model.edit_config.replace(**self.overrides)
 
     def translate(self, sources: Sequence[str]) -> list[str]:
         """
@@ -101,8 +127,7 @@ class TranslationEditor:
         """
         if isinstance(sources, str):
             raise EditableValueError(f"translate takes a list of sentences; give [{sources!r}].")
-        translations = self._beam_search(sources, self.num_beams, 1)
-        return [texts[0] for texts in translations]
+        return [texts[0] for texts in self._best(sources, self.num_beams, 1)]
 
     def edit(
         self,
@@ -183,10 +208,10 @@ class TranslationEditor:
         """
         check_count("max_rounds", max_rounds)
         requests = self._requests(sources, targets, alternatives)
-        overrides = {} if max_steps is None else {"max_steps": max_steps}
+        overrides = self.overrides if max_steps is None else {**self.overrides, "max_steps": max_steps}
         requests += self._kept(keep, sources)
-        editor = VerifiedEditor(self.model, self.collator, requests, self.num_beams, overrides)
-        verified, count = editor(max_rounds, shrink), len(sources)
+        verification = Verification(self.model, self.collator, requests, self.num_beams, overrides, self.references)
+        verified, count = verification(max_rounds, shrink), len(sources)
         kept = zip(requests[count:], verified.decoded[count:], strict=True)
         return JointEditResult(
             **vars(verified.result),
@@ -215,8 +240,8 @@ class TranslationEditor:
             )
         targets = [self.written(target) for target in targets]
         if alternatives is None:
-            count = self.model.edit_config.num_alternatives
-            given = self._beam_search(sources, count, count)
+            count = self.edit_config.num_alternatives
+            given = self._best(sources, count, count)
         return [
             Request(source, target, shortened(self.collator, texts))
             for source, target, texts in zip(sources, targets, given, strict=True)
@@ -249,17 +274,7 @@ class TranslationEditor:
         ids = self.collator.encode("target", [target])[0]
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
-    def _beam_search(self, sources: Sequence[str], num_beams: int, count: int) -> list[list[str]]:
+    def _best(self, sources: Sequence[str], num_beams: int, count: int) -> list[list[str]]:
         """The `count` best translations of each source."""
-        encoded = self.collator.encode("source", sources)
-        translations: dict[int, list[str]] = {}
         limit = resolve_max_new_tokens(self.model)
-        with frozen(self.model):
-            for batch in batches_by_length(dict(enumerate(map(len, encoded))), self.batch_size):
-                output = encode_sources(self.model, self.tokenizer, encoded, batch).generate(
-                    self.model, limit, num_beams=num_beams, num_return_sequences=count, do_sample=False
-                )
-                texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
-                for position, index in enumerate(batch):
-                    translations[index] = texts[position * count : (position + 1) * count]
-        return [translations[index] for index in range(len(sources))]
+        return best_translations(self.model, self.tokenizer, sources, num_beams, count, self.batch_size, limit)

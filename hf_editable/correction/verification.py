@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
 from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..data.references import References
 from ..decoding.encoded_sources import encode_sources
 from ..decoding.generation import LivePrefixes, can_be_bounded, frozen, resolve_max_new_tokens, until_end
 from ..editors.result import EditResult
 from ..mining.target_prefixes import without_prefix
 from ..modeling.mixin import EditableMixin
+from ..patches.application import looked_up, parameters_of
+from ..patches.changes import changed_values, scaled
 from ..patches.patch import EditPatch
 
 
@@ -73,9 +75,9 @@ class _Search:
     partial: bool
 
 
-class VerifiedEditor:
+class Verification:
     """
-    Makes edits, asks `generate`, and goes on from there.
+    Has the model's editor make edits, asks `generate`, and goes on from there.
 
     After each edit the targets are searched for. Where one is not found, the translations found and the prefix that
     pushed the target's out of the beam are added to what it has to outrank, and further steps are taken. Targets that
@@ -88,6 +90,7 @@ class VerifiedEditor:
         requests (`list[Request]`): the corrections, then what is to be kept; they collect further terms.
         num_beams (`int`): beam size; 1 is greedy search.
         overrides (`dict[str, Any]`, *optional*): fields of [`EditConfig`] to change; `max_steps` are those of a round.
+        references ([`References`], *optional*): see [`EditableMixin.edit`].
     """
 
     def __init__(
@@ -97,8 +100,10 @@ class VerifiedEditor:
         requests: list[Request],
         num_beams: int,
         overrides: Mapping[str, Any] | None = None,
+        references: References | None = None,
     ):
         self._model = model
+        self._references = references
         self._collator = collator
         self._requests = requests
         self._num_beams = num_beams
@@ -145,13 +150,13 @@ class VerifiedEditor:
 
     def _edit(self, previous: EditPatch | None) -> EditResult:
         """Steps from the model, or from an earlier edit of it, until all terms hold."""
-        inputs = self._inputs()
+        given = (self._inputs(), self._references)
         if previous is None:
-            return self._model.edit_jointly(inputs, **self._overrides)
+            return self._model.edit_jointly(*given, **self._overrides)
         with self._model.edited(previous):
-            result = self._model.edit_jointly(inputs, **self._overrides)
+            result = self._model.edit_jointly(*given, **self._overrides)
         earlier = {"loss_before": previous.loss_before, "steps": previous.steps + result.steps}
-        patch = dataclasses.replace(result.patch, base_fingerprint=previous.base_fingerprint, **earlier)
+        patch = dataclasses.replace(result.patch.after(previous, self._model), **earlier)
         return dataclasses.replace(result, initial_loss=previous.loss_before, steps=patch.steps, patch=patch)
 
     def _inputs(self) -> list[dict[str, Tensor]]:
@@ -186,7 +191,23 @@ class VerifiedEditor:
         tokens, beams = output[:, 1:].tolist(), self._num_beams
         texts = [text.strip() for text in self._collator.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
         found = [texts[start : start + beams] for start in range(0, len(texts), beams)]
+        found = self._looked_up(patch, found)
         return _Search(found, tokens, live.steps, cut or len(found) < whole)
+
+    def _looked_up(self, patch: EditPatch, found: list[list[str]]) -> list[list[str]]:
+        """With what a table beside the model says, where it has the source, in place of what beam search found."""
+        with self._model.edited(patch):
+            table = looked_up(self._model)
+        if not table:
+            return found
+        said = [
+            table.get(tuple(ids)) for ids in self._collator.encode("source", [each.source for each in self._requests])
+        ]
+        decode = self._collator.tokenizer.decode
+        return [
+            texts if ids is None else [decode(ids, skip_special_tokens=True).strip()] * len(texts)
+            for texts, ids in zip(found, said, strict=False)
+        ]
 
     def _verified(self, result: EditResult, rounds: int, search: _Search) -> VerifiedEdit:
         return VerifiedEdit(result, rounds, [found[0] for found in search.texts], self._decoded(search))
@@ -214,14 +235,19 @@ class VerifiedEditor:
 
     def _shrunk(self, edit: VerifiedEdit) -> VerifiedEdit:
         """The smallest edit on the line from the model that holds and decodes what this one does."""
-        problem = self._model.joint_problem(self._inputs(), **self._overrides)
+        problem = self._model.joint_problem(self._inputs(), self._references, **self._overrides)
         low, high = 0.0, 1.0
-        end = edit.result.patch.tensors
+        whole = edit.result.patch
+        before = parameters_of(self._model, whole.changes)
+        if not before.keys() <= problem.parameters.keys():
+            return edit  # `l_e` of such an edit is not known without making it
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            tensors = {name: _between(problem.parameters[name], end[name], middle) for name in end}
-            loss = problem(tensors).item()
-            patch = dataclasses.replace(edit.result.patch, tensors=tensors, loss_after=loss)
+            changes = scaled(whole.changes, before, middle)
+            if changes is None:
+                return edit
+            loss = problem({**problem.parameters, **changed_values(changes, before)}).item()
+            patch = dataclasses.replace(whole, changes=changes, loss_after=loss)
             smaller = dataclasses.replace(edit.result, loss=loss, patch=patch)
             search = self._generate(patch, self._limit) if loss <= 0 else None
             found = search and self._verified(smaller, edit.rounds, search)
@@ -246,12 +272,6 @@ def shortened(collator: DataCollatorForEditableSeq2Seq, texts: Sequence[str]) ->
             text = tokenizer.decode(ids[:most], skip_special_tokens=True).strip()
         fitting.append(text)
     return fitting
-
-
-def _between(start: Tensor, end: Tensor, share: float) -> Tensor:
-    """A point of the line between two tensors, in their type."""
-    exact = torch.promote_types(start.dtype, torch.float32)
-    return torch.lerp(start.detach().to(exact), end.to(exact), share).to(start.dtype)
 
 
 def _pushing_out(

@@ -5,32 +5,46 @@ With `create_graph=True` the edited parameters are a differentiable function of 
 own coefficients, which is what Editable Training needs.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ..configuration import EditConfig
 from ..errors import NonFiniteEditError
 from ..numerics.gradients import recomputed
+from ..patches.changes import Whole
 from .coefficients import POSITIVE, Coefficient
-from .protocol import EditOutcome, EditProblem, EditTerm
+from .factors import StepFactors, agree, noted_factors
+from .protocol import Editor, EditOutcome, EditProblem, EditTerm, Tunable
 
 
-class GradientEditor(nn.Module):
+# Values of the optimizers' other coefficients that tuning tries.
+_TUNED = {"beta": (0.5, 0.9, 0.99), "momentum": (0.5, 0.9)}
+
+
+class GradientEditor(Editor):
     """
-    Base class of the editors. Its only parameters are the learnable coefficients of the optimizer, in a form that
-    keeps them valid (the learning rate as its logarithm, decays through a sigmoid).
+    Base class of the editors that take steps against the gradient of `l_e`. Its only parameters are the learnable
+    coefficients of the optimizer, in a form that keeps them valid (the learning rate as its logarithm, decays through
+    a sigmoid).
 
     Args:
         config ([`EditConfig`]): initial coefficients, `epsilon`, `max_steps`, `learn_coefficients`.
+        options, model (*optional*): it has no use for them.
     """
 
-    _coefficients: dict[str, Coefficient] = {"learning_rate": POSITIVE}
+    is_differentiable = True
+    # Whether all steps together subtract a weighted sum of their gradients, which has few dimensions.
+    sums_gradients: ClassVar[bool] = False
+    # Where the search for a step size begins.
+    rates: ClassVar[tuple[float, float]] = (1e-2, 1.0)
+    _coefficients: ClassVar[dict[str, Coefficient]] = {"learning_rate": POSITIVE}
 
-    def __init__(self, config: EditConfig):
-        super().__init__()
+    def __init__(self, config: EditConfig, options: Any = None, model: PreTrainedModel | None = None):
+        super().__init__(config, options, model)
         self.epsilon = config.epsilon
         self.checkpoint = config.checkpoint_edits
         self.max_steps = config.max_steps
@@ -41,7 +55,7 @@ class GradientEditor(nn.Module):
             )
         self.load_coefficients({name: getattr(config, name) for name in self._coefficients})
 
-    def load_coefficients(self, values: dict[str, float]) -> None:
+    def load_coefficients(self, values: Mapping[str, float]) -> None:
         """Set the coefficients, in place, to those that `coefficients` returned."""
         for name, coefficient in self._coefficients.items():
             raw = torch.tensor(coefficient.raw(values[name]), dtype=torch.float32)
@@ -59,6 +73,22 @@ class GradientEditor(nn.Module):
             learned = coefficient.value(raw.double().clamp(-30.0, 30.0)).item()
             values[name] = given if raw.item() == raw_given else learned
         return values
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """None: the coefficients are in the configuration."""
+        return {}
+
+    def load_own_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `own_tensors`."""
+
+    def logs(self) -> dict[str, float]:
+        """The step size α of edits, as it is."""
+        return {"editor_learning_rate": self.coefficients()["learning_rate"]}
+
+    def tunables(self) -> dict[str, Tunable]:
+        """The optimizer's coefficients."""
+        others = {name: Tunable(_TUNED[name]) for name in self._coefficients if name in _TUNED}
+        return {"learning_rate": Tunable(self.rates, scale=True), **others}
 
     def _raw(self, name: str) -> nn.Parameter:
         return getattr(self, f"raw_{name}")
@@ -116,27 +146,67 @@ class GradientEditor(nn.Module):
 
         state: dict[str, Any] = {}
         steps = 0
-        term = evaluate()
-        initial_loss = term.value.item()
-        while term.value > 0 and steps < self.max_steps:
-            if recompute:
-                master, state = self._step_recomputed(term, current, master, state)
-            else:
-                master = self._step(term.value, master, state, create_graph)
-            if not create_graph:
-                master = [value.requires_grad_() for value in master]
-            steps += 1
+        with noted_factors(problem, self.sums_gradients and not create_graph) as factors:
             term = evaluate()
+            initial_loss = term.value.item()
+            while term.value > 0 and steps < self.max_steps:
+                if recompute:
+                    master, state = self._step_recomputed(term, current, master, state)
+                else:
+                    master = self._step(term.value, master, state, create_graph, factors)
+                if not create_graph:
+                    master = [value.requires_grad_() for value in master]
+                steps += 1
+                term = evaluate()
         edited = current(master)
         if not create_graph:
             edited = {name: tensor.detach() for name, tensor in edited.items()}
-        return EditOutcome(edited, term.loss(edited, term.inputs), initial_loss, steps)
+        outcome = EditOutcome(edited, term.loss(edited, term.inputs), initial_loss, steps)
+        return outcome if factors is None or not steps else self._in_factors(problem, outcome, factors, state)
 
-    def _step(self, loss: Tensor, master: list[Tensor], state: dict[str, Any], create_graph: bool) -> list[Tensor]:
+    def _step(
+        self,
+        loss: Tensor,
+        master: list[Tensor],
+        state: dict[str, Any],
+        create_graph: bool,
+        factors: StepFactors | None = None,
+    ) -> list[Tensor]:
+        wanted = [*master, *([] if factors is None else factors.outputs())]
         # Experts that no token is routed to have no gradient.
-        gradients = torch.autograd.grad(loss, master, create_graph=create_graph, materialize_grads=True)
+        gradients = torch.autograd.grad(loss, wanted, create_graph=create_graph, materialize_grads=True)
+        if factors is not None:
+            factors.add(gradients[len(master) :])
         with torch.set_grad_enabled(create_graph):
-            return self.update(master, list(gradients), state)
+            return self.update(master, list(gradients[: len(master)]), state)
+
+    def shares(self, steps: int, state: dict[str, Any]) -> list[float]:
+        """
+        With which factor each step's gradient was subtracted in all, for optimizers with `sums_gradients`.
+
+        Args:
+            steps (`int`): how many steps there were.
+            state (`dict`): the editor's running values after them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes other steps than sums of gradients.")
+
+    def _in_factors(
+        self, problem: EditProblem, outcome: EditOutcome, factors: StepFactors, state: dict[str, Any]
+    ) -> EditOutcome:
+        """The outcome with low-rank changes in place of whole weights, if it is as good with these."""
+        before, after = problem.parameters, outcome.parameters
+        changes = factors.changes(self.shares(outcome.steps, state))
+        changes = [each for each in changes if agree(each, before[each.name], after[each.name])]
+        if not changes:
+            return outcome
+        values = {each.name: each.values(before)[each.name].detach() for each in changes}
+        rest = {name: value for name, value in after.items() if name not in values}
+        loss = problem({**rest, **values}).detach()
+        if bool(loss <= 0) != bool(outcome.loss <= 0):
+            return outcome
+        whole = (Whole(rest),) if rest else ()
+        ordered = {name: values.get(name, value) for name, value in after.items()}
+        return EditOutcome(ordered, loss, outcome.initial_loss, outcome.steps, (*whole, *changes))
 
     def _step_recomputed(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..data.references import References
 from ..models.families import beam_search_tokens
 from ..numerics.bounds import LeadingScores, NormalizerBound
 from ..numerics.gradients import with_gradients
@@ -41,6 +42,13 @@ class TranslationEditProblem:
             Whether gradients will be differentiated again, and reach the trunk.
         encoded (`torch.Tensor` of shape `(1, source_length, hidden)`, *optional*):
             What `tail.encode` gives for the source, with a graph if the trunk is trained; `None` encodes it here.
+        references ([`References`], *optional*): sentences that are to stay as they are, for editors that need them.
+
+    Attributes:
+        parameters (`dict[str, torch.Tensor]`): the edited parameters of the tail, by name.
+        tail ([`Tail`]), model ([`~transformers.PreTrainedModel`]): what is edited.
+        edits (`list[dict[str, torch.Tensor]]`): the one edit, under the names of [`EditableMixin.edit`].
+        references ([`References`], *optional*): see above.
 
     Raises:
         EditableValueError:
@@ -60,12 +68,15 @@ class TranslationEditProblem:
         length_penalty: float,
         create_graph: bool = False,
         encoded: Tensor | None = None,
+        references: References | None = None,
     ):
         check_edit(tail.model.config, input_ids, labels, alternative_labels)
+        self.tail, self.model, self.references = tail, tail.model, references
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        self.edits = [{**given, "alternative_labels": alternative_labels, "prefix_labels": prefix_labels}]
         self.parameters: dict[str, Tensor] = dict(tail.parameters)
         self.length_penalty = length_penalty
         self.create_graph = create_graph
-        self._tail = tail
         self._source = (input_ids, attention_mask)
         with torch.set_grad_enabled(create_graph):
             self._encoded = tail.encode(*self._source) if encoded is None else encoded
@@ -108,7 +119,7 @@ class TranslationEditProblem:
             rows = [0, 1 + int(winner)]
             if scores is not None and not self.create_graph:
                 gradient = scores.gradient()[states.tree.select(rows)[1]]
-            elif scores is not None and self._tail.trained_projection is not None:
+            elif scores is not None and self.tail.trained_projection is not None:
                 known = scores.predicted(rows)
         states = self._pair(rows[1])
 
@@ -116,7 +127,7 @@ class TranslationEditProblem:
             with torch.enable_grad():
                 own = states.replaced(inputs)
                 if gradient is not None:
-                    return with_gradients(value, [self._tail.hidden(own, parameters)], [gradient[None]])
+                    return with_gradients(value, [self.tail.hidden(own, parameters)], [gradient[None]])
                 if known is not None:
                     log_probs = self._trained_log_probs(own, parameters, rows, *known)
                 else:
@@ -129,10 +140,10 @@ class TranslationEditProblem:
 
     def _leading_scores(self, parameters: dict[str, Tensor]) -> LeadingScores | None:
         """The scores that matter, where they can be had without all others."""
-        projection = self._tail.projection
+        projection = self.tail.projection
         if projection is None or not isinstance(self._states, PrefixStates):
             return None
-        hidden = self._tail.hidden(self._states, parameters)[0]
+        hidden = self.tail.hidden(self._states, parameters)[0]
         rows = (self._states.tree.places, self._scored)
         scores = LeadingScores(projection, hidden, *rows, self._terms, self._bound)
         self._bound = scores.bound
@@ -140,8 +151,8 @@ class TranslationEditProblem:
 
     def _record(self, rows: slice | list[int], encoded: Tensor) -> TrunkStates | PrefixStates:
         if self._prefixes_shared:
-            return self._tail.record_prefixes(*self._source, self._labels[rows], self._scored[rows], encoded)
-        return self._tail.record(*self._source, self._labels[rows], encoded)
+            return self.tail.record_prefixes(*self._source, self._labels[rows], self._scored[rows], encoded)
+        return self.tail.record(*self._source, self._labels[rows], encoded)
 
     def _log_probs(
         self,
@@ -151,7 +162,7 @@ class TranslationEditProblem:
         double_backward: bool = False,
     ) -> Tensor:
         """Log-probability of each token of the rows, whose states these are."""
-        logits = self._tail.logits(states, parameters, double_backward)
+        logits = self.tail.logits(states, parameters, double_backward)
         if isinstance(states, PrefixStates):
             return states.tree.token_log_probs(logits[0], self._scored[rows])
         return token_log_probs(logits, self._scored[rows])
@@ -160,13 +171,13 @@ class TranslationEditProblem:
         self, states: PrefixStates, parameters: dict[str, Tensor], rows: list[int], predicted: Tensor, known: Tensor
     ) -> Tensor:
         """The same with a graph for second derivatives, from what the rows' prefixes are known to predict."""
-        labels, hidden = self._scored[rows], self._tail.hidden(states, parameters, double_backward=True)[0]
+        labels, hidden = self._scored[rows], self.tail.hidden(states, parameters, double_backward=True)[0]
         needed = labels != PADDING
         places = states.tree.places[needed]
         probabilities = predicted.new_zeros(hidden.shape[0], predicted.shape[1])
         probabilities[places] = predicted
         given = (hidden, places, labels[needed], probabilities, known)
-        return known.new_zeros(labels.shape).index_put((needed,), self._tail.trained_projection.log_probs(*given))
+        return known.new_zeros(labels.shape).index_put((needed,), self.tail.trained_projection.log_probs(*given))
 
     def _terms(self, log_probs: Tensor, rows: slice | list[int] = slice(None)) -> Tensor:
         """By how much each alternative and prefix outranks the target, whose log-probabilities are the first row."""
@@ -192,11 +203,18 @@ class JointEditProblem:
 
     def __init__(self, problems: Sequence[TranslationEditProblem]):
         self._problems = problems
-        self.parameters = problems[0].parameters
-        self.length_penalty = problems[0].length_penalty
+        first = problems[0]
+        self.tail, self.model, self.references = first.tail, first.model, first.references
+        self.parameters, self.length_penalty = first.parameters, first.length_penalty
+        self.edits = [edit for problem in problems for edit in problem.edits]
 
     def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
         """The joint `l_e` at the given parameters; above 0 it carries a graph."""
-        losses = torch.stack([problem(parameters) for problem in self._problems])
-        unmet = losses[~(losses <= 0)]  # NaN is the editor's to report
-        return unmet.mean() if len(unmet) else losses.max()
+        return joint_loss([problem(parameters) for problem in self._problems])
+
+
+def joint_loss(losses: Sequence[Tensor]) -> Tensor:
+    """The `l_e` of several edits as one: the mean of those above 0, and the largest once none is."""
+    each = torch.stack(list(losses))
+    unmet = each[~(each <= 0)]  # NaN is the editor's to report
+    return unmet.mean() if len(unmet) else each.max()

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
-
+from ..patches.application import parameters_of
 from ..patches.patch import EditPatch
 from ..runs.fingerprints import fingerprint
 from .problem import JointEditProblem, TranslationEditProblem
@@ -30,24 +29,30 @@ class EditResult:
     patch: EditPatch
 
 
-def edit_result(
-    model: PreTrainedModel, problem: TranslationEditProblem | JointEditProblem, outcome: EditOutcome
-) -> EditResult:
-    """The result of an editor's work on a problem of a model, which still has the parameters of before."""
-    loss = outcome.loss.item()
+def edit_result(problem: TranslationEditProblem | JointEditProblem, outcome: EditOutcome, editor: str) -> EditResult:
+    """
+    The result of an editor's work on a problem of a model, which still is as it was.
+
+    Args:
+        problem ([`TranslationEditProblem`]): the problem.
+        outcome ([`EditOutcome`]): what the editor gave back.
+        editor (`str`): its family.
+    """
+    model, loss = problem.model, outcome.loss.item()
     return EditResult(
         success=loss <= 0,
         steps=outcome.steps,
         loss=loss,
         initial_loss=outcome.initial_loss,
         patch=EditPatch(
-            tensors=outcome.parameters,
-            base_fingerprint=fingerprint(problem.parameters),
+            changes=outcome.changes,
+            base_fingerprint=fingerprint(parameters_of(model, outcome.changes)),
             loss_before=outcome.initial_loss,
             loss_after=loss,
             steps=outcome.steps,
             length_penalty=problem.length_penalty,
             base_model=model.config._name_or_path or None,
             base_revision=getattr(model.config, "_commit_hash", None),
+            editor=editor,
         ),
     )

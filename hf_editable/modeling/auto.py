@@ -9,8 +9,9 @@ from ..configuration import EditConfig
 from ..errors import EditableTypeError
 from ..hub.transfer import pin_revision
 from ..models.layers import find_decoder_layers
+from .checkpoints import HUB_NAMES, attach_editor, stored_edit_config
 from .editable_classes import editable_class
-from .mixin import EditableMixin, stored_edit_config
+from .mixin import EditableMixin
 
 
 class AutoEditableModelForSeq2SeqLM:
@@ -40,8 +41,7 @@ class AutoEditableModelForSeq2SeqLM:
         ```
         """
         commit = pin_revision(name_or_path, kwargs)
-        hub_names = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-        hub_kwargs = {name: kwargs[name] for name in hub_names if name in kwargs}
+        hub_kwargs = {name: kwargs[name] for name in HUB_NAMES if name in kwargs}
         config = kwargs.get("config") or AutoConfig.from_pretrained(
             name_or_path, trust_remote_code=kwargs.get("trust_remote_code"), **hub_kwargs
         )
@@ -49,7 +49,7 @@ class AutoEditableModelForSeq2SeqLM:
         loaded = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, **kwargs)
         model, *info = loaded if isinstance(loaded, tuple) else (loaded,)  # output_loading_info=True
         model.config._commit_hash = commit
-        cls.from_model(model, edit_config)
+        attach_editor(cls._made_editable(model), name_or_path, edit_config, kwargs)
         return (model, *info) if info else model
 
     @classmethod
@@ -68,12 +68,18 @@ class AutoEditableModelForSeq2SeqLM:
         Raises:
             EditableTypeError: if the model is not an encoder-decoder whose decoder is a list of layers.
         """
+        if edit_config is None and not isinstance(model, EditableMixin):
+            edit_config = stored_edit_config(model.config)
+        model = cls._made_editable(model)
+        if edit_config is not None:
+            model.edit_config = edit_config
+        return model
+
+    @classmethod
+    def _made_editable(cls, model: PreTrainedModel) -> EditableMixin:
         find_decoder_layers(model)
         if not isinstance(model, EditableMixin):
             model.__class__ = editable_class(type(model))
-            edit_config = stored_edit_config(model.config) if edit_config is None else edit_config
-        if edit_config is not None:
-            model.edit_config = edit_config
         return model
 
 

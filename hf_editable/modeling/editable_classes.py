@@ -4,7 +4,7 @@ import functools
 
 from transformers import PreTrainedModel
 
-from .mixin import EditableMixin, base_class
+from .mixin import EditableMixin
 
 
 @functools.cache
@@ -14,7 +14,7 @@ def editable_class(base: type[PreTrainedModel]) -> type[EditableMixin]:
 
 
 def _reduce(model: EditableMixin, protocol: int) -> tuple:
-    return _empty_model, (base_class(type(model)),), model.__dict__
+    return _empty_model, (type(model).base_class(),), model.__dict__
 
 
 def _empty_model(base: type[PreTrainedModel]) -> EditableMixin:

@@ -1,13 +1,10 @@
 """Sequence-to-sequence models that can be edited, and trained to be edited."""
 
-import copy
 import functools
 import inspect
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,27 +13,20 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ..configuration import EditConfig
+from ..data.references import References
 from ..editors.problem import JointEditProblem, TranslationEditProblem
+from ..editors.protocol import Editor
 from ..editors.registry import make_editor
 from ..editors.result import EditResult, edit_result
-from ..errors import EditableFileError, EditableTypeError, EditableValueError
-from ..hub.cards import write_card
-from ..hub.model_card import MeasuredEdits, model_card
-from ..hub.transfer import pin_revision, upload
+from ..errors import EditableTypeError, EditableValueError
+from ..hub.model_card import MeasuredEdits
+from ..hub.transfer import pin_revision
 from ..models.layers import find_decoder_layers
-from ..patches.patch import EditPatch, applied_patches, restore
-from ..runs.files import check_folder
+from ..patches.application import applied, lock, take_back
+from ..patches.patch import EditPatch
 from ..tail.decoder_tail import Tail
+from .checkpoints import attach_editor, load_editor, push_checkpoint, save_checkpoint, stored_edit_config
 from .objective import EditableSeq2SeqLMOutput, editable_objective
-
-
-CONFIG_KEY = "editable"
-
-
-CONFIG_VERSION = 1
-
-
-HUB_ARGUMENTS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
 
 
 class EditableMixin:
@@ -80,12 +70,20 @@ class EditableMixin:
             edit_config ([`EditConfig`], *optional*): `None` takes the checkpoint's own, or the defaults.
             args, kwargs: see [`~transformers.PreTrainedModel.from_pretrained`].
         """
-        commit = pin_revision(args[0] if args else kwargs["pretrained_model_name_or_path"], kwargs)
+        place = args[0] if args else kwargs["pretrained_model_name_or_path"]
+        commit = pin_revision(place, kwargs)
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.config._commit_hash = commit
-        model.edit_config = stored_edit_config(model.config) if edit_config is None else edit_config
+        attach_editor(model, place, edit_config, kwargs)
         return loaded
+
+    @classmethod
+    def base_class(cls) -> type[PreTrainedModel]:
+        """The transformers class beneath this one, which its checkpoints are saved as."""
+        return next(
+            each for each in cls.__mro__ if issubclass(each, PreTrainedModel) and not issubclass(each, EditableMixin)
+        )
 
     @property
     def edit_config(self) -> EditConfig:
@@ -96,21 +94,22 @@ class EditableMixin:
     def edit_config(self, config: EditConfig) -> None:
         find_decoder_layers(self)
         self._edit_config = config
-        self.editor = make_editor(config).to(self.device)
+        self.editor = make_editor(config, self).to(self.device)
 
     def load_editor_state(self, folder: str | os.PathLike) -> None:
         """
-        Set the editor's coefficients to those saved in a checkpoint folder, in place, so that optimizers go on
-        holding them.
+        Set the editor, its coefficients and its own tensors, to the one saved in a checkpoint folder, in place, so
+        that optimizers go on holding it.
 
         Raises:
-            EditableFileError: if the folder's `config.json` holds no edit configuration.
+            EditableFileError: if the folder's `config.json` holds no edit configuration, or tensors are missing.
         """
-        path = Path(folder) / "config.json"
-        values = json.loads(path.read_text()).get(CONFIG_KEY) if path.is_file() else None
-        if values is None:
-            raise EditableFileError(f"{os.fspath(folder)!r} has no config.json with {CONFIG_KEY!r} in it.")
-        self.editor.load_coefficients(values)
+        load_editor(self, folder)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate as the base class does; not while another thread has other values in the model's weights."""
+        with lock(self):
+            return super().generate(*args, **kwargs)
 
     def forward(
         self,
@@ -171,6 +170,7 @@ class EditableMixin:
         labels: Tensor | None = None,
         alternative_labels: Tensor | None = None,
         prefix_labels: Tensor | None = None,
+        references: References | None = None,
         **overrides: Any,
     ) -> EditResult:
         """
@@ -184,13 +184,17 @@ class EditableMixin:
                 translations to outrank, −100 on padding.
             prefix_labels (`torch.LongTensor` of shape `(1, prefixes, length)`, *optional*):
                 prefixes that the target's prefixes of the same lengths are to outrank, −100 on padding.
-            overrides (*optional*): fields of [`EditConfig`] to change for this edit.
+            references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
+            overrides (*optional*):
+                fields of [`EditConfig`] to change for this edit, such as `editor="kl"`, or settings of that editor.
 
         Returns:
             [`EditResult`], with `success=False` if `max_steps` steps were not enough.
 
         Raises:
-            EditableValueError: on empty sources or targets, or when no alternative differs from the target.
+            EditableValueError:
+                on empty sources or targets, when no alternative differs from the target, when there is no such
+                editor, or it needs references.
             NonFiniteEditError: if `l_e` becomes NaN or infinite.
         """
         edit = {
@@ -200,15 +204,18 @@ class EditableMixin:
             "alternative_labels": alternative_labels,
             "prefix_labels": prefix_labels,
         }
-        return self.edit_jointly([edit], **overrides)
+        return self.edit_jointly([edit], references, **overrides)
 
-    def edit_jointly(self, edits: Sequence[Mapping[str, Tensor]], **overrides: Any) -> EditResult:
+    def edit_jointly(
+        self, edits: Sequence[Mapping[str, Tensor]], references: References | None = None, **overrides: Any
+    ) -> EditResult:
         """
         Find one edit after which every target outranks all of its alternatives. The model itself is never changed.
 
         Args:
             edits (`Sequence[dict[str, torch.Tensor]]`): arguments of `edit`, for each of the corrections.
-            overrides (*optional*): fields of [`EditConfig`] to change for this edit.
+            references ([`References`], *optional*): as in `edit`.
+            overrides (*optional*): as in `edit`.
 
         Returns:
             [`EditResult`]; its losses are means of the `l_e` that are above 0, or the largest if none is.
@@ -217,14 +224,35 @@ class EditableMixin:
             EditableValueError: if there are no edits, and as `edit` does.
             NonFiniteEditError: if an `l_e` becomes NaN or infinite.
         """
-        config = self.edit_config.replace(**overrides)
-        editor = make_editor(config).to(self.device) if overrides else self.editor
-        problem = self.joint_problem(edits, **overrides)
+        editor = self.editor_with(**overrides)
+        check_references(editor, references)
+        problem = self.joint_problem(edits, references, **overrides)
         with torch.inference_mode(False), torch.enable_grad():
-            return edit_result(self, problem, editor(problem))
+            return edit_result(problem, editor(problem), editor.config.editor)
+
+    def editor_with(self, **overrides: Any) -> Editor:
+        """
+        The model's editor, with some fields of [`EditConfig`] changed; another of the same family has its tensors.
+
+        Raises:
+            EditableValueError: if there is no such editor, or a changed setting is of editors of another size.
+        """
+        if not overrides:
+            return self.editor
+        config = self.edit_config.replace(**overrides)
+        editor = make_editor(config, self).to(self.device)
+        if config.editor == self._edit_config.editor and (tensors := self.editor.own_tensors()):
+            try:
+                editor.load_own_tensors(tensors)
+            except RuntimeError as error:
+                raise EditableValueError(
+                    f"{overrides} cannot be changed for one edit: the editor's own tensors do not fit then ({error}). "
+                    "Set edit_config, which makes a new editor."
+                ) from error
+        return editor
 
     def joint_problem(
-        self, edits: Sequence[Mapping[str, Tensor]], **overrides: Any
+        self, edits: Sequence[Mapping[str, Tensor]], references: References | None = None, **overrides: Any
     ) -> TranslationEditProblem | JointEditProblem:
         """What `edit_jointly` solves: `l_e` as a function of the edited parameters. See there for the arguments."""
         if not edits:
@@ -232,7 +260,7 @@ class EditableMixin:
         config = self.edit_config.replace(**overrides)
         with torch.inference_mode(False):
             tail = Tail(self, config)
-            problems = [self.edit_problem(tail, config=config, **edit) for edit in edits]
+            problems = [self.edit_problem(tail, config=config, references=references, **edit) for edit in edits]
         return problems[0] if len(problems) == 1 else JointEditProblem(problems)
 
     def edit_problem(
@@ -247,6 +275,7 @@ class EditableMixin:
         config: EditConfig,
         **options: Any,
     ) -> TranslationEditProblem:
+        """The problem of one edit of a tail; see [`TranslationEditProblem`] for the options."""
         return TranslationEditProblem(
             tail,
             input_ids,
@@ -270,14 +299,15 @@ class EditableMixin:
     def edited(self, patch: EditPatch) -> Iterator["EditableMixin"]:
         """
         The edited model inside the block, the original after it, bit for bit, also after an exception. Patches that
-        are applied inside the block are taken back too.
+        are applied inside the block are taken back too, and other threads that edit or translate wait for its end.
         """
-        count = applied_patches(self)
-        patch.apply(self)
-        try:
-            yield self
-        finally:
-            restore(self, count)
+        with lock(self):
+            count = len(applied(self))
+            try:
+                patch.apply(self)
+                yield self
+            finally:
+                take_back(self, count)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, report: MeasuredEdits | None = None, **kwargs: Any
@@ -295,17 +325,7 @@ class EditableMixin:
         Raises:
             EditableFileError: if `save_directory` is a file.
         """
-        check_folder(save_directory)
-        push = kwargs.pop("push_to_hub", False)
-        name = Path(save_directory).resolve().name
-        repo_id = kwargs.pop("repo_id", name)
-        hub_kwargs = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-        self._save_files(save_directory, **kwargs)
-        if not kwargs.get("is_main_process", True):
-            return
-        write_card(model_card(self, name, results=report and report.card()), save_directory)
-        if push:
-            self.push_to_hub(repo_id, report=report, **hub_kwargs)
+        save_checkpoint(self, save_directory, report, **kwargs)
 
     def push_to_hub(
         self,
@@ -333,40 +353,7 @@ class EditableMixin:
         Returns:
             [`~huggingface_hub.CommitInfo`]: the commit; its `oid` is a revision to load the model by.
         """
-        tags = [*(tags or []), *(self.model_tags or [])]
-        return upload(
-            repo_id,
-            save=functools.partial(self._save_files, max_shard_size=max_shard_size),
-            card=lambda name: model_card(self, name, results=report and report.card(), tags=tags),
-            commit_message=commit_message,
-            **kwargs,
-        )
-
-    def _save_files(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        setattr(self.config, CONFIG_KEY, {"version": CONFIG_VERSION, **self.edit_config.to_dict()})
-        if kwargs.get("state_dict") is not None:
-            kwargs["state_dict"] = {
-                name: tensor for name, tensor in kwargs["state_dict"].items() if not name.startswith("editor.")
-            }
-        # The base class saves a view of this model under its own name, without the editor.
-        vanilla = copy.copy(self)
-        vanilla.__class__ = base_class(type(self))
-        vanilla._modules = {name: module for name, module in self._modules.items() if name != "editor"}
-        vanilla.save_pretrained(save_directory, **kwargs)
-
-
-def base_class(editable: type[EditableMixin]) -> type[PreTrainedModel]:
-    """The transformers class beneath an editable class, which its checkpoints are saved as."""
-    return next(
-        cls for cls in editable.__mro__ if issubclass(cls, PreTrainedModel) and not issubclass(cls, EditableMixin)
-    )
-
-
-def stored_edit_config(config: PretrainedConfig) -> EditConfig:
-    """The configuration of edits that a checkpoint's configuration holds, or the defaults."""
-    values = dict(getattr(config, CONFIG_KEY, None) or {})
-    values.pop("version", None)
-    return EditConfig.from_dict(values)
+        return push_checkpoint(self, repo_id, report, commit_message, max_shard_size, tags, **kwargs)
 
 
 def _with_joint_signature(cls: type[EditableMixin]) -> Any:
@@ -376,7 +363,7 @@ def _with_joint_signature(cls: type[EditableMixin]) -> Any:
     def forward(self: EditableMixin, *args: Any, **kwargs: Any) -> EditableSeq2SeqLMOutput:
         return EditableMixin.forward(self, *args, **kwargs)
 
-    base = inspect.signature(base_class(cls).forward).parameters
+    base = inspect.signature(cls.base_class().forward).parameters
     own = inspect.signature(EditableMixin.forward).parameters
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     joint = [parameter for parameter in base.values() if parameter.kind not in variadic]
@@ -394,4 +381,16 @@ def check_model(model: Any) -> None:
     if not isinstance(model, EditableMixin):
         raise EditableTypeError(
             f"A {type(model).__name__} has no edit(). Load it with AutoEditableModelForSeq2SeqLM.from_pretrained."
+        )
+
+
+def check_references(editor: Editor, references: References | None) -> None:
+    """
+    Raises:
+        EditableValueError: if the editor needs references, and there are none.
+    """
+    if editor.needs_references and references is None:
+        raise EditableValueError(
+            f"The editor {editor.config.editor!r} takes care of sentences that are to stay as they are. Give "
+            "references: pairs of source and target."
         )

@@ -11,9 +11,9 @@ from transformers.utils import ModelOutput
 
 from ..configuration import EditConfig
 from ..editors.candidates import check_edit
-from ..editors.gradient import GradientEditor
 from ..editors.problem import TranslationEditProblem
-from ..errors import EditableValueError
+from ..editors.protocol import Editor
+from ..errors import EditableTypeError, EditableValueError
 from ..models.families import decoder_inputs, routing_inputs, routing_loss
 from ..numerics.gradients import with_gradients
 from ..numerics.scoring import MOST_LOGITS, cross_entropy, num_tokens, token_kl
@@ -52,7 +52,7 @@ class EditableModel(Protocol):
 
     config: PreTrainedConfig
     edit_config: EditConfig
-    editor: GradientEditor
+    editor: Editor
 
     def edit_problem(self, tail: Tail, *edit: Tensor | None, **options: Any) -> TranslationEditProblem:
         """The problem of one edit."""
@@ -98,6 +98,11 @@ def editable_objective(
         return result
     if edits[0] is None:
         raise EditableValueError("Edits need edit_input_ids, their sources, beside their labels.")
+    if not model.editor.is_differentiable:
+        raise EditableTypeError(
+            f"Training cannot be differentiated through edits of the editor {config.editor!r}. Set edit_config to one "
+            "with editor='gradient'."
+        )
     if not calls:
         raise EditableValueError(
             "The edited decoder layer was skipped in this pass. Load the model with decoder_layerdrop=0."
@@ -140,7 +145,8 @@ def _edit_terms(
     create_graph = torch.is_grad_enabled()
     config = model.edit_config
     # Distributed training expects a gradient for each coefficient, also when no edit needed a step.
-    unused = sum(parameter for parameter in model.editor.parameters()) * 0.0
+    # (Each is multiplied on its own: gradients of a sum of them would share memory, in which they accumulate.)
+    unused = sum(((parameter * 0.0).sum() for parameter in model.editor.parameters()), logits.new_zeros(()).float())
     sums = {"edit_loss": unused, "kl": logits.new_zeros((), dtype=torch.float32)}
     sums |= {name: logits.new_zeros((), dtype=torch.float32) for name in ("successes", "steps")}
     fixed = _Sums(tail.fixed_parameters)

@@ -1,19 +1,21 @@
 """The two files of an edit patch, written for people to read, and read with nothing taken on trust."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 from transformers.utils import logging
 
-from ..errors import EditableFileError
+from ..errors import EditableFileError, EditableValueError
 from ..runs.files import write_json
 from ..runs.fingerprints import fingerprint
+from .changes import KINDS, Change, Whole
 
 
 logger = logging.get_logger(__name__)
@@ -25,30 +27,40 @@ TENSORS_NAME = "edit_model.safetensors"
 CONFIG_NAME = "edit_config.json"
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_OWN = {"changes": list, "edited_fingerprint": str, "edited_tensors": list, "format_version": int}
 
 
-def write_patch(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write_patch(folder: Path, changes: Sequence[Change], metadata: Mapping[str, Any]) -> None:
     """
     Write a patch's files.
 
     Args:
         folder (`Path`): an existing folder.
-        tensors (`dict[str, torch.Tensor]`): the edited tensors.
-        metadata (`dict[str, Any]`): what `edit_config.json` says beside the names and the checksum of the tensors.
+        changes (`Sequence[Change]`): what the patch does.
+        metadata (`dict[str, Any]`): what `edit_config.json` says beside the changes and the checksum of their tensors.
     """
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, folder / TENSORS_NAME, metadata={"format": "pt"})
+    descriptions, tensors = [], {}
+    for change in changes:
+        description, own = change.saved()
+        if twice := own.keys() & tensors.keys():
+            raise EditableValueError(f"Two changes of the patch hold {sorted(twice)}. Fold them into one.")
+        descriptions.append(description)
+        tensors |= {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in own.items()
+        }
+    save_file(tensors, folder / TENSORS_NAME, metadata={"format": "pt"})
     written = {
         **metadata,
-        "edited_fingerprint": fingerprint(whole),
-        "edited_tensors": sorted(whole),
+        "changes": descriptions,
+        "edited_fingerprint": fingerprint(tensors),
+        "edited_tensors": sorted(tensors),
         "format_version": FORMAT_VERSION,
     }
     write_json(folder / CONFIG_NAME, written)
 
 
-def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[tuple[Change, ...], dict[str, Any]]:
     """
     Read a patch's files, and check all of them that can be checked without a model.
 
@@ -58,10 +70,11 @@ def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[dict[
         kinds (`dict[str, type]`): names and types of what `write_patch` got as metadata.
 
     Returns:
-        `tuple`: the tensors, and the metadata under the known names.
+        `tuple`: the changes, and the metadata under the known names. Files of format 1 hold whole tensors only.
 
     Raises:
-        EditableFileError: if a file is missing, damaged or malformed, or the files do not belong together.
+        EditableFileError:
+            if a file is missing, damaged, malformed or of a newer format, or the files do not belong together.
     """
     remedy = f"It needs a whole {CONFIG_NAME} and {TENSORS_NAME}, as EditPatch.save_pretrained writes them."
     try:
@@ -71,18 +84,41 @@ def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[dict[
         tensors = load((folder / TENSORS_NAME).read_bytes())
     except (OSError, ValueError, KeyError, RecursionError, SafetensorError) as error:
         raise EditableFileError(f"{name!r} is not an edit patch: {error}. {remedy}") from error
-    own = {"edited_fingerprint": str, "edited_tensors": list, "format_version": int}
     try:
-        known = _check_metadata(metadata, {**kinds, **own})
+        known = _check_metadata(metadata, {**kinds, **_OWN})
+        found = fingerprint(tensors)
+        if found != known["edited_fingerprint"]:
+            raise EditableFileError(
+                f"The tensors of {name!r} have the fingerprint {found}, but its {CONFIG_NAME} was written for "
+                f"{known['edited_fingerprint']}: a file was damaged or exchanged. Get both files from their source "
+                "again."
+            )
+        changes = _read_changes(known, tensors)
     except ValueError as error:
         raise EditableFileError(f"{name!r} is not an edit patch: of its {CONFIG_NAME}, {error}. {remedy}") from error
-    found = fingerprint(tensors)
-    if found != known["edited_fingerprint"]:
-        raise EditableFileError(
-            f"The tensors of {name!r} have the fingerprint {found}, but its {CONFIG_NAME} was written for "
-            f"{known['edited_fingerprint']}: a file was damaged or exchanged. Get both files from their source again."
-        )
-    return tensors, {name: value for name, value in known.items() if name not in own}
+    return changes, {key: value for key, value in known.items() if key not in _OWN}
+
+
+def changed_kinds(folder: Path) -> list[str]:
+    """The kinds of a patch's changes, read without its tensors; none if the files do not tell."""
+    try:
+        described = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("changes", [])
+        return [each["kind"] for each in described]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _read_changes(known: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[Change, ...]:
+    """The changes that the files hold; raises `ValueError` where they are of no known kind."""
+    if known["format_version"] == 1:
+        return (Whole(dict(tensors)),) if tensors else ()
+    changes = []
+    for description in known["changes"]:
+        kind = description.get("kind") if isinstance(description, dict) else None
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ValueError(f"a change is of the kind {kind!r:.80}; known are {', '.join(KINDS)}")
+        changes.append(KINDS[kind].load(description, tensors))
+    return tuple(changes)
 
 
 def _refuse_constant(name: str) -> None:
@@ -102,10 +138,12 @@ def _check_metadata(metadata: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
             allowed = kinds[name].__name__ if isinstance(kinds[name], type) else kinds[name]
             raise ValueError(f"{name} is {value!r:.80}; it must be {allowed}")
     if known["format_version"] > FORMAT_VERSION:
-        logger.warning(
-            f"{CONFIG_NAME} has format {known['format_version']}, and this version of hf_editable writes "
-            f"{FORMAT_VERSION}: what the newer format adds is not used. Upgrade hf_editable to be sure."
+        raise ValueError(
+            f"format_version is {known['format_version']}, and this version of hf_editable knows up to "
+            f"{FORMAT_VERSION}: upgrade hf_editable"
         )
+    if known["format_version"] > 1 and "changes" not in known:
+        raise ValueError("changes is missing")
     if unknown := sorted(set(metadata) - set(known)):
         logger.warning(f"{CONFIG_NAME}: ignoring {', '.join(unknown)}, written by another version of hf_editable.")
     return known

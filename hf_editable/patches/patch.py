@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +18,11 @@ from ..hub.cards import write_card
 from ..hub.patch_card import patch_card
 from ..hub.transfer import download, upload
 from ..runs.files import whole_folder
-from ..runs.fingerprints import fingerprint
+from ..runs.fingerprints import fingerprint, fingerprint_rows
 from ..runs.provenance import installed_versions
+from .application import applied, lock, numbered, parameters_of, put, take_back
+from .changes import Change, Whole, changed_values, fold, same_changes, same_tensors
 from .files import CONFIG_NAME, TENSORS_NAME, read_patch, write_patch
-
-
-_APPLIED = "_applied_edit_patches"
 
 
 def _now() -> str:
@@ -34,11 +32,12 @@ def _now() -> str:
 @dataclass(eq=False)
 class EditPatch:
     """
-    The tensors that an edit changed, and what is needed to apply them to the right model only.
+    What an edit changed, and what is needed to apply it to the right model only.
 
     Args:
-        tensors (`dict[str, torch.Tensor]`): the edited tensors, whole, by their names in the model.
-        base_fingerprint (`str`): [`fingerprint`] of the same tensors before the edit.
+        changes (`tuple[Change, ...]`):
+            the changes, made one after the other; new values of tensors by their names are short for a [`Whole`].
+        base_fingerprint (`str`): [`fingerprint`] of the changed tensors before the edit.
         source (`str`, *optional*): the sentence whose translation was corrected.
         target (`str`, *optional*): the translation that it was corrected to.
         loss_before (`float`, *optional*): `l_e` before the edit.
@@ -49,6 +48,7 @@ class EditPatch:
         base_revision (`str`, *optional*): its revision on the Hub, where known.
         created (`str`, *optional*): when the patch was made, in UTC.
         versions (`dict[str, str]`, *optional*): versions of hf_editable, torch and transformers that made it.
+        editor (`str`, *optional*): the family of the editor that made it; see [`EditConfig`].
 
     Example:
 
@@ -59,7 +59,7 @@ class EditPatch:
     ```
     """
 
-    tensors: dict[str, Tensor]
+    changes: tuple[Change, ...]
     base_fingerprint: str
     source: str | None = None
     target: str | None = None
@@ -71,10 +71,52 @@ class EditPatch:
     base_revision: str | None = None
     created: str | None = field(default_factory=_now)
     versions: dict[str, str] = field(default_factory=installed_versions)
+    editor: str | None = None
+
+    def __post_init__(self):
+        if isinstance(self.changes, Mapping):
+            self.changes = (Whole(dict(self.changes)),) if self.changes else ()
+        self.changes = tuple(self.changes)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that get whole new values, by name; those of other changes are not among them."""
+        whole = [change.tensors for change in self.changes if isinstance(change, Whole)]
+        return whole[0] if len(whole) == 1 else {name: tensor for each in whole for name, tensor in each.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """The model's parameters that get other values."""
+        return list(dict.fromkeys(name for change in self.changes for name in change.names))
+
+    def fingerprint(self) -> str:
+        """A hash of what the patch holds, in hexadecimal."""
+        saved = [change.saved() for change in self.changes]
+        held = fingerprint({name: tensor for _, tensors in saved for name, tensor in tensors.items()})
+        if all(isinstance(change, Whole) for change in self.changes):
+            return held
+        return fingerprint_rows([held, *(described for described, _ in saved)])
+
+    @property
+    def fits_plain_checkpoint(self) -> bool:
+        """Whether a plain checkpoint of transformers can hold a model with the patch."""
+        return all(change.fits_plain_checkpoint for change in self.changes)
+
+    def values(self, model: nn.Module) -> dict[str, Tensor]:
+        """
+        The values that the changed parameters have with the patch.
+
+        Args:
+            model ([`~torch.nn.Module`]): the model that it was made from, without it.
+
+        Raises:
+            EditableValueError: if the patch does not fit the model.
+        """
+        return changed_values(self.changes, parameters_of(model, self.changes))
 
     def apply(self, model: nn.Module) -> None:
         """
-        Write the edited tensors into a model; `revert` takes them back.
+        Change a model; `revert` takes the change back.
 
         Patches stack: a patch made from a patched model is applied on top of the earlier ones. The model and the
         patch may be on different devices. If anything goes wrong, the model stays as it was.
@@ -84,20 +126,31 @@ class EditPatch:
                 if the model is not the one the patch was made for, has it in another data type, or has edited
                 tensors that are tied to others or not in memory.
         """
-        targets = _parameters(model, self.tensors)
-        for name, tensor in self.tensors.items():
-            _check_fit(name, tensor, targets[name])
-        if (found := fingerprint(targets)) != self.base_fingerprint:
-            applied = "It is applied already. " if _equal(self.tensors, targets) else ""
-            raise EditableValueError(
-                f"The patch was made for tensors with fingerprint {self.base_fingerprint}, this model's have {found}. "
-                f"{applied}Apply it to the model that it was made from ({self.base_model or 'of unknown name'}), with "
-                "the patches that were applied then."
-            )
-        originals = {name: tensor.detach().clone() for name, tensor in targets.items()}
-        with _all_or_nothing(targets, originals):
-            _copy(self.tensors, targets)
-            model.__dict__.setdefault(_APPLIED, []).append((self, originals))
+        with lock(model):
+            self.check_fit(model)
+            put(model, self.changes, self)
+
+    def check_fit(self, model: nn.Module) -> None:
+        """
+        Check that a model is the one that the patch was made for.
+
+        Raises:
+            EditableValueError: as `apply` does.
+        """
+        targets = parameters_of(model, self.changes)
+        if (found := fingerprint(targets)) == self.base_fingerprint:
+            return
+        present = any(self._is(each.owner) for each in applied(model)) or same_tensors(self.tensors, targets)
+        raise EditableValueError(
+            f"The patch was made for tensors with fingerprint {self.base_fingerprint}, this model's have {found}. "
+            f"{'It is applied already. ' if present else ''}Apply it to the model that it was made from "
+            f"({self.base_model or 'of unknown name'}), with the patches that were applied then."
+        )
+
+    def _is(self, other: Any) -> bool:
+        """Whether another patch is this one, by content: one may come from memory and one from disk."""
+        same = isinstance(other, EditPatch) and other.base_fingerprint == self.base_fingerprint
+        return same and same_changes(self.changes, other.changes)
 
     def revert(self, model: nn.Module) -> None:
         """
@@ -110,31 +163,45 @@ class EditPatch:
             EditableValueError:
                 if the patch is not the last one applied to this model, or its tensors have changed since.
         """
-        applied = [patch for patch, _ in model.__dict__.get(_APPLIED, [])]
-        # By content, as a patch may come from memory or from disk.
-        places = [
-            place
-            for place, patch in enumerate(applied)
-            if patch.base_fingerprint == self.base_fingerprint and _equal(self.tensors, patch.tensors)
-        ]
-        if not places:
-            listed = f"The applied ones are: {_numbered(applied)}." if applied else "None is applied."
-            raise EditableValueError(f"The patch {self} is not applied to this model. {listed}")
-        if later := applied[places[-1] + 1 :]:
-            raise EditableValueError(
-                f"The patch {self} is under {len(later)} applied later, which were made on top of it. Revert these "
-                f"first, in this order: {_numbered(reversed(later))}."
-            )
-        targets = _parameters(model, self.tensors)
-        if not _equal({name: tensor.to(targets[name].dtype) for name, tensor in self.tensors.items()}, targets):
-            raise EditableValueError(
-                "The model's tensors have changed since the patch was applied, by training or by a conversion to "
-                "fewer bits and back, so reverting would lose that change. Load the base model again instead."
-            )
-        _, originals = model.__dict__[_APPLIED][-1]
-        with _all_or_nothing(targets, self.tensors):
-            _copy(originals, targets)
-            model.__dict__[_APPLIED].pop()
+        with lock(model):
+            records = applied(model)
+            patches = [each.owner for each in records]
+            places = [place for place, patch in enumerate(patches) if self._is(patch)]
+            if not places:
+                listed = f"The applied ones are: {numbered(patches)}." if patches else "None is applied."
+                raise EditableValueError(f"The patch {self} is not applied to this model. {listed}")
+            if later := patches[places[-1] + 1 :]:
+                raise EditableValueError(
+                    f"The patch {self} is under {len(later)} applied later, which were made on top of it. Revert "
+                    f"these first, in this order: {numbered(reversed(later))}."
+                )
+            self._check_unchanged(model, records[-1].originals)
+            take_back(model, len(records) - 1)
+
+    def _check_unchanged(self, model: nn.Module, originals: Mapping[str, Tensor]) -> None:
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name, value in changed_values(self.changes, originals).items():
+            now = parameters[name]
+            if not torch.equal(value.to(now.device, now.dtype), now):
+                raise EditableValueError(
+                    "The model's tensors have changed since the patch was applied, by training or by a conversion to "
+                    "fewer bits and back, so reverting would lose that change. Load the base model again instead."
+                )
+
+    def after(self, earlier: "EditPatch", model: nn.Module) -> "EditPatch":
+        """
+        This patch and the one that it was made on top of as one.
+
+        Args:
+            earlier ([`EditPatch`]): made from the model.
+            model ([`~torch.nn.Module`]): without both.
+        """
+        both = (*earlier.changes, *self.changes)
+        changes = fold(both, parameters_of(model, both))
+        base = earlier.base_fingerprint
+        if {name for change in changes for name in change.names} != set(earlier.names):
+            base = fingerprint(parameters_of(model, changes))
+        return dataclasses.replace(self, changes=changes, base_fingerprint=base)
 
     def __str__(self) -> str:
         text = f"{self.source!r} → {self.target!r}" if self.source is not None else "of an unnamed edit"
@@ -151,6 +218,11 @@ class EditPatch:
         self._write(save_directory)
         write_card(patch_card(self.card(), Path(save_directory).resolve().name), save_directory)
 
+    @property
+    def size(self) -> int:
+        """Numbers that the patch holds."""
+        return sum(tensor.numel() for change in self.changes for tensor in change.saved()[1].values())
+
     def card(self) -> dict[str, Any]:
         """What the patch's card says of it; see [`~hub.patch_card.patch_card`]."""
         return {
@@ -159,8 +231,9 @@ class EditPatch:
             "base model": self.base_model,
             "base revision": self.base_revision,
             "fingerprint of the base tensors": self.base_fingerprint,
-            "edited tensors": len(self.tensors),
-            "edited weights": sum(tensor.numel() for tensor in self.tensors.values()),
+            "edited tensors": len(self.names),
+            "edited weights": self.size,
+            "editor": self.editor,
             "steps": self.steps,
             "edit loss before": self.loss_before,
             "edit loss after": self.loss_after,
@@ -170,9 +243,9 @@ class EditPatch:
         }
 
     def _write(self, save_directory: str | os.PathLike) -> None:
-        metadata = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "tensors"}
+        metadata = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "changes"}
         with whole_folder(save_directory) as folder:
-            write_patch(folder, self.tensors, metadata)
+            write_patch(folder, self.changes, metadata)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs: Any) -> "EditPatch":
@@ -190,9 +263,9 @@ class EditPatch:
         folder = Path(name_or_path)
         if not folder.is_dir():
             folder = download(name_or_path, [TENSORS_NAME, CONFIG_NAME], **hub_kwargs)
-        kinds = {name: kind for name, kind in get_type_hints(cls).items() if name != "tensors"}
-        tensors, metadata = read_patch(folder, os.fspath(name_or_path), kinds)
-        return cls(tensors=tensors, **metadata)
+        kinds = {name: kind for name, kind in get_type_hints(cls).items() if name != "changes"}
+        changes, metadata = read_patch(folder, os.fspath(name_or_path), kinds)
+        return cls(changes=changes, **metadata)
 
     def push_to_hub(self, repo_id: str, *, commit_message: str = "Upload edit patch", **kwargs: Any) -> CommitInfo:
         """
@@ -209,75 +282,3 @@ class EditPatch:
         """
         card = functools.partial(patch_card, self.card())
         return upload(repo_id, save=self._write, card=card, commit_message=commit_message, **kwargs)
-
-
-def _numbered(patches: Iterable[EditPatch]) -> str:
-    return ", ".join(f"{number}. {patch}" for number, patch in enumerate(patches, 1))
-
-
-def _parameters(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name in names:
-        if name not in parameters:
-            raise EditableValueError(
-                f"The patch has {name!r:.200}, which {type(model).__name__} does not have. Apply it to the model that "
-                "it was made from."
-            )
-        aliases = [alias for alias, parameter in parameters.items() if parameter is parameters[name] and alias != name]
-        if aliases:
-            raise EditableValueError(
-                f"{name!r} is tied to {aliases} in this model, so the patch would change them all. Untie them "
-                "(tie_word_embeddings=False), or make the edit with that module in exclude_modules."
-            )
-    return {name: parameters[name] for name in names}
-
-
-def _check_fit(name: str, tensor: Tensor, expected: Tensor) -> None:
-    if expected.device.type == "meta":
-        raise EditableValueError(
-            f"The model's {name!r} is not in memory (device 'meta'). Load the model without offloading it."
-        )
-    if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
-        raise EditableValueError(
-            f"The patch's {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; the model's is {expected.dtype} "
-            f"of shape {tuple(expected.shape)}. Apply the patch to its own base model, loaded with "
-            f"dtype={tensor.dtype}, and convert the model after that."
-        )
-    if not bool(torch.isfinite(tensor).all()):
-        raise EditableValueError(
-            f"The patch's {name!r} has NaN or infinite values, so it is not applied. Make the edit anew."
-        )
-
-
-@contextmanager
-def _all_or_nothing(targets: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `before` back into `targets` if the block does not end well, also if the user interrupts it."""
-    try:
-        yield
-    except BaseException:
-        _copy(before, targets)
-        raise
-
-
-@torch.no_grad()
-def _copy(values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-    for name, value in values.items():
-        targets[name].copy_(value)
-
-
-def _equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
-    names: Iterable[str] = left.keys()
-    return names == right.keys() and all(torch.equal(left[name], right[name].to(left[name].device)) for name in names)
-
-
-def applied_patches(model: nn.Module) -> int:
-    """How many patches are applied to a model and not reverted."""
-    return len(model.__dict__.get(_APPLIED, []))
-
-
-def restore(model: nn.Module, count: int) -> None:
-    """Take back all but the first `count` applied patches, whatever became of their tensors since."""
-    applied = model.__dict__.get(_APPLIED, [])
-    while len(applied) > count:
-        _, originals = applied.pop()
-        _copy(originals, dict(model.named_parameters()))

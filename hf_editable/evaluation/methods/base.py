@@ -177,7 +177,7 @@ def method_result(
     parameters = dict(model.named_parameters(remove_duplicate=False))
     before, after = losses
     patch = EditPatch(
-        tensors=tensors,
+        changes=tensors,
         base_fingerprint=fingerprint({name: parameters[name] for name in tensors}),
         loss_before=before,
         loss_after=after,

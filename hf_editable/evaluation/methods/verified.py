@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ...checks import check_count
-from ...correction.verification import Request, VerifiedEditor
+from ...correction.verification import Request, Verification
 from ...data.collator import DataCollatorForEditableSeq2Seq
 from ...editors.result import EditResult
 from ...modeling.mixin import EditableMixin
@@ -42,7 +42,7 @@ class VerifiedEditing:
         alternatives = self._texts(inputs["alternative_labels"][0][: config.num_alternatives])
         request = Request(self._texts(inputs["input_ids"])[0], self._texts(inputs["labels"])[0], alternatives)
         collator = DataCollatorForEditableSeq2Seq(self._tokenizer, model)
-        return VerifiedEditor(model, collator, [request], self._num_beams, overrides)(self._max_rounds).result
+        return Verification(model, collator, [request], self._num_beams, overrides)(self._max_rounds).result
 
     def _texts(self, rows: Tensor) -> list[str]:
         found = [row[row != PADDING].tolist() for row in rows]

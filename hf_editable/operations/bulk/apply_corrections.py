@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ...checks import check_count
 from ...errors import EditableFileError, EditableValueError
-from ...patches.patch import applied_patches, restore
+from ...patches.application import applied, take_back
 from ...runs.files import check_folder, whole_folder
 from ...runs.fingerprints import fingerprint_model, fingerprint_rows
 from ...runs.journal import ROWS_NAME, Journal
@@ -104,7 +104,7 @@ def apply_corrections(
     arguments = {
         "model": fingerprint_model(editor.model),
         "corrections": fingerprint_rows(dataclasses.asdict(each) for each in corrections),
-        "edit_config": editor.model.edit_config.to_dict(),
+        "edit_config": editor.edit_config.to_dict(),
         "num_beams": editor.num_beams,
         "batch_size": editor.batch_size,
         "joint": joint,
@@ -122,7 +122,7 @@ def apply_corrections(
         return BulkReport.load(result)
     for left in output.glob(f".{RESULT_NAME}-*"):
         shutil.rmtree(left)  # of a run that was killed while it wrote its results
-    applied = applied_patches(editor.model)
+    present = len(applied(editor.model))
     try:
         run = BulkRun(editor, store, gate, journal, arguments)
         todo = [entry for entry in planned if entry.outcome is None]
@@ -132,14 +132,14 @@ def apply_corrections(
         with whole_folder(result) as folder:
             run.save(folder, report, save_model)
     finally:
-        restore(editor.model, applied)
+        take_back(editor.model, present)
     return report
 
 
 def _check_start(editor: "TranslationEditor", corrections: Sequence[Correction]) -> None:
     if not corrections:
         raise EditableValueError("There are no corrections. Give at least one.")
-    if count := applied_patches(editor.model):
+    if count := len(applied(editor.model)):
         raise EditableValueError(
             f"The model has {count} patches applied. Take them back (patch.revert): the store's are applied here."
         )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from ...errors import EditableValueError, NonFiniteEditError
-from ...patches.patch import EditPatch, restore
+from ...patches.application import put, take_back
+from ...patches.patch import EditPatch
 from ...runs.fingerprints import fingerprint
 from ...runs.journal import Journal
 from ...runs.provenance import machine, versions
@@ -80,19 +81,14 @@ class BulkRun:
         if stored[: len(known)] != known or len(beyond) > 1:
             raise self._changed(f"its edits are {stored}, and the run left {known}")
         self._found: StoredEdit | None = self._store.edits[-1] if beyond else None
-        self._applied: EditPatch | None = None
         if not beyond:
-            self._applied = self._store.load(self._model)
+            self._store.load(self._model)
         elif known:
-            self._applied = self._store.merge(until=known[-1])
-            self._applied.apply(self._model)
+            self._store.merge(until=known[-1]).apply(self._model)
 
     def _apply(self, patch: EditPatch) -> None:
-        """Put a patch on top of what is applied; as one patch with it, for each one keeps what it has replaced."""
-        tensors = {**({} if self._applied is None else self._applied.tensors), **patch.tensors}
-        restore(self._model, 0)
-        self._applied = dataclasses.replace(patch, tensors=tensors, base_fingerprint=self._fingerprint(tensors))
-        self._applied.apply(self._model)
+        """Put a patch on top of what is applied; as one with it, for each keeps the values that it has replaced."""
+        put(self._model, patch.changes, patch, merge=True)
 
     def _fingerprint(self, names: Iterable[str]) -> str:
         parameters = dict(self._model.named_parameters(remove_duplicate=False))
@@ -268,10 +264,10 @@ class BulkRun:
         patch = self._store.merge()
         if self._gate is None or patch is None or len(self._store.edits) == len(self._before):
             return None
-        restore(self._model, 0)
+        take_back(self._model)
         if self._before:
             self._store.merge(until=self._before[-1]).apply(self._model)
-        base = self._fingerprint(patch.tensors)
+        base = self._fingerprint(patch.names)
         whole = dataclasses.replace(patch, base_fingerprint=base, source=None, target=None)
         return self._gate.measure(whole, keep=right)
 
@@ -281,7 +277,7 @@ class BulkRun:
         if patch is not None:
             patch.save_pretrained(folder / PATCH_NAME)
         if save_model:
-            restore(self._model, 0)
+            take_back(self._model)
             self._store.load(self._model)
             self._model.save_pretrained(folder / MODEL_NAME)
             self._editor.tokenizer.save_pretrained(folder / MODEL_NAME)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EditableFileError, EditableValueError
-from ...patches.files import CONFIG_NAME, TENSORS_NAME, read_patch
+from ...patches.application import looked_up
+from ...patches.changes import Lookup, Whole, changed_values
+from ...patches.files import CONFIG_NAME, TENSORS_NAME, changed_kinds, read_patch
 from ...patches.patch import EditPatch
 from ...runs.fingerprints import fingerprint
 from ..corrections.correction_list import Correction
@@ -17,6 +19,7 @@ from ..gate.report import IMPACT_NAME, ImpactReport
 from .edit_diff import EditDiff, tensor_changes
 from .files import BASE, EDITS
 from .manifest import Manifest, StoredEdit
+from .state import State
 
 
 class Contents:
@@ -50,7 +53,8 @@ class Contents:
 
     def base(self) -> dict[str, Tensor]:
         """The base model's own values of the tensors that edits may change."""
-        tensors, _ = read_patch(self._path / BASE, str(self._path / BASE), {"base_fingerprint": str})
+        changes, _ = read_patch(self._path / BASE, str(self._path / BASE), {"base_fingerprint": str})
+        tensors = changed_values(changes, {})
         if tensors.keys() != set(self.manifest.tensors):
             raise EditableFileError(
                 f"The store {str(self._path)!r} is damaged: {BASE} does not hold the tensors that its list names. "
@@ -72,33 +76,38 @@ class Contents:
 
     def describe(self, edit: StoredEdit) -> dict[str, Any]:
         """All that is known of an edit, as plain JSON values."""
-        patch, impact = self.patch(edit), self.impact(edit)
-        fields = {item.name for item in dataclasses.fields(patch)} - {"tensors", "source", "target"}
+        patch, impact, base = self.patch(edit), self.impact(edit), self.base()
+        fields = {item.name for item in dataclasses.fields(patch)} - {"changes", "source", "target"}
         return {
             **edit.to_dict(),
             "folder": str(self._path / EDITS / edit.folder),
             "patch": {name: getattr(patch, name) for name in sorted(fields)},
-            "tensors": {name: list(tensor.shape) for name, tensor in sorted(patch.tensors.items())},
+            "changes": [change.saved()[0]["kind"] for change in patch.changes],
+            "tensors": {name: list(base[name].shape) for name in sorted(patch.names)},
             "impact": None if impact is None else impact.to_dict(),
         }
 
     def diff(self, edit: StoredEdit) -> EditDiff:
         """What an edit changed, against the model with the edits before it."""
-        before, impact = self.tensors(self.manifest.edits.index(edit)), self.impact(edit)
-        changes = tensor_changes(before, self.patch(edit).tensors)
+        before, impact = self.state(self.manifest.edits.index(edit)).tensors, self.impact(edit)
+        changes = tensor_changes(before, changed_values(self.patch(edit).changes, before))
         return EditDiff(edit, changes, None if impact is None else impact.changed)
 
-    def tensors(self, count: int) -> dict[str, Tensor]:
-        """The tensors that edits may change, with the first `count` edits."""
-        found: dict[str, Tensor] = {}
-        # Patches hold whole tensors, so mostly the last one says it all.
+    def state(self, count: int) -> State:
+        """The model with the first `count` edits."""
+        needed, patches = set(self.manifest.tensors), []
+        # Patches mostly hold whole tensors, so the last one often says it all, but for tables.
         for edit in reversed(self.manifest.edits[:count]):
-            if found.keys() >= set(self.manifest.tensors):
-                break
-            found = {**self.patch(edit).tensors, **found}
-        if not found.keys() >= set(self.manifest.tensors):
-            found = {**self.base(), **found}
-        return {name: found[name] for name in self.manifest.tensors}
+            if needed or self._has_table(edit):
+                patches.append(self.patch(edit))
+                needed -= patches[-1].tensors.keys()
+        found = State(self.base() if needed else {})
+        for patch in reversed(patches):
+            found = found.after(patch.changes)
+        return State({name: found.tensors[name] for name in self.manifest.tensors}, found.table)
+
+    def _has_table(self, edit: StoredEdit) -> bool:
+        return Lookup.kind in changed_kinds(self._path / EDITS / edit.folder)
 
     def merge(self, count: int) -> EditPatch | None:
         """One patch from the base model to the first `count` edits."""
@@ -108,16 +117,20 @@ class Contents:
         if len(edits) == 1:
             return self.patch(edits[0])
         steps = [edit.steps for edit in edits]
-        patch = self.transition(self.base(), self.tensors(count))
+        patch = self.transition(State(self.base()), self.state(count))
         patch.steps = None if None in steps else sum(steps)
         return patch
 
-    def transition(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> EditPatch:
-        """A patch from one state of the tensors to another."""
-        changed = [name for name in after if not torch.equal(before[name], after[name])] or list(after)
+    def transition(self, before: State, after: State) -> EditPatch:
+        """A patch from one state of the model to another."""
+        differing = [name for name, value in after.tensors.items() if not torch.equal(before.tensors[name], value)]
+        table = {source: after.table.get(source, ()) for source in {**before.table, **after.table}}
+        table = {source: said for source, said in table.items() if said != before.table.get(source, ())}
+        changed = differing or ([] if table else list(after.tensors))
+        whole = [Whole({name: after.tensors[name] for name in changed})] if changed else []
         return EditPatch(
-            tensors={name: after[name] for name in changed},
-            base_fingerprint=fingerprint({name: before[name] for name in changed}),
+            changes=(*whole, *([Lookup(table)] if table else [])),
+            base_fingerprint=fingerprint({name: before.tensors[name] for name in changed}),
             base_model=self.manifest.base_model,
             base_revision=self.manifest.base_revision,
         )
@@ -127,20 +140,22 @@ class Contents:
         Raises:
             EditableValueError: if a patch cannot be applied on top of `before`.
         """
-        if unknown := sorted(patch.tensors.keys() - before.keys()):
+        if unknown := sorted(set(patch.names) - before.keys()):
             raise EditableValueError(
                 f"The edit changes {unknown}, and edits of the store {str(self._path)!r} may change "
-                f"{sorted(before)}. Make a store with EditStore.create(…, edit_config=…) whose target_modules and "
-                "layers_to_transform cover both."
+                f"{sorted(before)}. Make a store with EditStore.create(…, edit_config=…) whose editor, target_modules "
+                "and layers_to_transform cover both."
             )
-        for name, tensor in patch.tensors.items():
-            same = (tensor.shape, tensor.dtype) == (before[name].shape, before[name].dtype)
-            if not same or not bool(torch.isfinite(tensor).all()):
-                raise EditableValueError(
-                    f"The edit's {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must be finite, and "
-                    f"{before[name].dtype} of shape {tuple(before[name].shape)}. Make it from the store's base model."
-                )
-        expected = fingerprint({name: before[name] for name in patch.tensors})
+        for change in patch.changes:
+            for name in change.names:
+                try:
+                    change.check_fit(name, before[name])
+                except EditableValueError as error:
+                    raise EditableValueError(
+                        f"The edit does not fit the store {str(self._path)!r}; {name!r}: it must be finite, and "
+                        f"{before[name].dtype} of shape {tuple(before[name].shape)}. {error}"
+                    ) from error
+        expected = fingerprint({name: before[name] for name in patch.names})
         if expected != patch.base_fingerprint:
             raise EditableValueError(
                 f"The edit was made from tensors with fingerprint {patch.base_fingerprint}; those of the base with "
@@ -168,10 +183,11 @@ class Contents:
                 f"this {type(model).__name__} has {found}. Load {name}, in {next(iter(base.values())).dtype} and "
                 "without training it further."
             )
-        present = fingerprint({name: weights[name] for name in base})
-        if manifest.edits and present == fingerprint(self.tensors(len(manifest.edits))):
+        present, table = fingerprint({name: weights[name] for name in base}), looked_up(model)
+        edited = self.state(len(manifest.edits))
+        if manifest.edits and present == fingerprint(edited.tensors) and table == edited.table:
             return True
-        if present == fingerprint(base):
+        if present == fingerprint(base) and not table:
             return False
         raise EditableValueError(
             f"The model has neither all {len(manifest.edits)} edits of the store {str(self._path)!r} in it nor none "
@@ -186,18 +202,18 @@ class Contents:
             EditableFileError: if one is missing or damaged, or a patch does not continue the one before it.
         """
         self.check_files()
-        tensors = self.base()
+        state = State(self.base())
         for edit in self.manifest.edits:
             patch = self.patch(edit)
             self.impact(edit)
             try:
-                self.check_patch(patch, tensors)
+                self.check_patch(patch, state.tensors)
             except EditableValueError as error:
                 raise EditableFileError(
                     f"The store {str(self._path)!r} is damaged: the edit {edit.id} is not made from the edits before "
                     "it. Take the folder from a commit or a backup."
                 ) from error
-            tensors = {**tensors, **patch.tensors}
+            state = state.after(patch.changes)
 
 
 def model_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -12,13 +12,15 @@ from transformers import PreTrainedModel
 
 from ...configuration import EditConfig
 from ...correction.translation_editor import TranslationEditor
+from ...editors.registry import make_editor
 from ...editors.result import EditResult
 from ...errors import EditableFileError, EditableTypeError, EditableValueError, EditRefusedError
+from ...patches.application import applied
+from ...patches.changes import Whole
 from ...patches.files import write_patch
-from ...patches.patch import EditPatch, applied_patches
+from ...patches.patch import EditPatch
 from ...runs.files import check_folder, whole_folder, write_json
 from ...runs.fingerprints import fingerprint
-from ...tail.decoder_tail import Tail
 from ..corrections.correction_list import Correction
 from ..gate.impact import ImpactGate
 from ..gate.report import IMPACT_NAME, ImpactReport
@@ -88,12 +90,13 @@ class EditStore:
         foreign |= {name for name, text in GIT_FILES.items() if name in present and present[name].read_text() != text}
         if foreign:
             raise EditableFileError(f"{str(path)!r} holds {sorted(foreign)[:5]}. Give a new or an empty folder.")
-        if applied := applied_patches(model):
+        if present := applied(model):
             raise EditableValueError(
-                f"{applied} patches are applied to the model. A store begins with the base model: revert them first."
+                f"{len(present)} patches are applied to the model. A store begins with the base model: revert them "
+                "first."
             )
         config = edit_config or getattr(model, "edit_config", None) or EditConfig()
-        tensors = {name: tensor.detach().cpu() for name, tensor in Tail(model, config).parameters.items()}
+        tensors = {name: tensor.detach().cpu() for name, tensor in make_editor(config, model).moved(model).items()}
         manifest = Manifest(
             base_fingerprint=fingerprint(model_weights(model)),
             tensors=sorted(tensors),
@@ -104,7 +107,7 @@ class EditStore:
             for name, text in GIT_FILES.items():
                 (folder / name).write_text(text, encoding="utf-8")
             (folder / BASE).mkdir()
-            write_patch(folder / BASE, tensors, {"base_fingerprint": fingerprint(tensors)})
+            write_patch(folder / BASE, [Whole(tensors)], {"base_fingerprint": fingerprint(tensors)})
             manifest.write(folder)
             sync_tree(folder)
         sync(path.resolve().parent)
@@ -208,11 +211,12 @@ class EditStore:
             success=None if patch.loss_after is None else patch.loss_after <= 0,
             decoded=decoded_all(result) if decoded is None else decoded,
             accepted=None if impact is None else impact.accepted,
+            editor=patch.editor,
         )
         with self._writing() as contents:
             manifest = contents.manifest
-            contents.check_patch(patch, contents.tensors(len(manifest.edits)))
-            name = f"{manifest.next_number:04d}-{fingerprint(patch.tensors)[:8]}"
+            contents.check_patch(patch, contents.state(len(manifest.edits)).tensors)
+            name = f"{manifest.next_number:04d}-{patch.fingerprint()[:8]}"
             edit = dataclasses.replace(edit, id=name)
             self._save(edit, patch, impact)
             edits = (*manifest.edits, edit)
@@ -294,7 +298,7 @@ class EditStore:
                     f"{len(later)} edits were made on top of {edit.id}, which are to be made anew. Give an editor."
                 )
             present = editor is not None and contents.check_model(editor.model)
-            before, after, redone = contents.tensors(len(manifest.edits)), contents.tensors(place), []
+            before, after, redone = contents.state(len(manifest.edits)), contents.state(place), []
             if later:
                 redone, after = redo_edits(editor, later, earlier, after, self._save, allow_lost)
             patch = contents.transition(before, after)

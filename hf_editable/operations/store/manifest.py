@@ -39,6 +39,7 @@ class StoredEdit:
         decoded (`bool`, *optional*): whether beam search said all its targets, right after the edit.
         accepted (`bool`, *optional*): what the impact gate said; `None` if it was not asked.
         revision (`int`, *optional*, defaults to `0`): how often it was redone, as an earlier edit was reverted.
+        editor (`str`, *optional*): the family of the editor that made it, where known.
     """
 
     id: str
@@ -50,6 +51,7 @@ class StoredEdit:
     decoded: bool | None = None
     accepted: bool | None = None
     revision: int = 0
+    editor: str | None = None
 
     @property
     def source(self) -> str:

@@ -1,20 +1,20 @@
 """Taking back an edit of a store: the later ones are made anew on the model without it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
 from transformers.utils import logging
 
 from ...correction.translation_editor import JointEditResult, TranslationEditor, TranslationEditResult
 from ...errors import EditableValueError, EditRefusedError, NonFiniteEditError
-from ...patches.application import weights
+from ...patches.application import changed
 from ...patches.patch import EditPatch
 from ..corrections.correction_list import Correction
 from ..gate.impact import ImpactGate
 from ..gate.report import ImpactReport
 from .manifest import StoredEdit, corrections_of
+from .state import State
 
 
 _UNCHANGED = "The store and the model are as they were."
@@ -46,10 +46,10 @@ def redo_edits(
     editor: TranslationEditor,
     edits: Sequence[StoredEdit],
     earlier: Sequence[StoredEdit],
-    tensors: Mapping[str, Tensor],
+    state: State,
     save: Callable[[StoredEdit, EditPatch], None],
     allow_lost: bool,
-) -> tuple[list[StoredEdit], dict[str, Tensor]]:
+) -> tuple[list[StoredEdit], State]:
     """
     Make edits anew, one on top of the other. The editor's model is the same afterwards, bit for bit.
 
@@ -57,20 +57,20 @@ def redo_edits(
         editor ([`TranslationEditor`]): makes them.
         edits (`Sequence[StoredEdit]`): the edits as they were.
         earlier (`Sequence[StoredEdit]`): the edits before them, which they are to keep, as they keep each other.
-        tensors (`dict[str, torch.Tensor]`): the model's tensors to begin with, all that the edits may change.
+        state ([`State`]): what to begin with.
         save (`Callable`): is called with each edit as it is now, and its patch.
         allow_lost (`bool`): whether an edit may come out worse than it was.
 
     Returns:
-        `tuple`: the edits as they are now, and the tensors with them.
+        `tuple`: the edits as they are now, and the state with them.
 
     Raises:
         EditableValueError: if an edit cannot be made, or comes out worse than it was.
     """
-    redone, current = [], dict(tensors)
+    redone: list[StoredEdit] = []
     for edit in logging.tqdm(edits, desc="Redoing", unit="edit"):
         try:
-            with weights(editor.model, current):
+            with changed(editor.model, state.changes(editor.model)):
                 result = correct(editor, edit.corrections, corrections_of([*earlier, *redone]))
         except (EditableValueError, NonFiniteEditError) as error:
             raise EditableValueError(f"The edit {edit.id} cannot be made anew: {error} {_UNCHANGED}") from error
@@ -83,11 +83,12 @@ def redo_edits(
                 f"{_UNCHANGED} Revert it first, or give allow_lost=True."
             )
         measured = {"steps": result.steps, "success": result.success, "decoded": said, "accepted": None}
+        measured["editor"] = result.patch.editor
         new = dataclasses.replace(edit, revision=edit.revision + 1, created=result.patch.created, **measured)
         save(new, result.patch)
         redone.append(new)
-        current |= {name: tensor.cpu() for name, tensor in result.patch.tensors.items()}
-    return redone, current
+        state = state.after(result.patch.changes)
+    return redone, state
 
 
 def correct(
@@ -110,15 +111,15 @@ def decoded_all(result: object) -> bool | None:
 def lost_corrections(
     editor: TranslationEditor,
     corrections: Sequence[Correction],
-    before: Mapping[str, Tensor],
-    after: Mapping[str, Tensor],
+    before: State,
+    after: State,
 ) -> list[Correction]:
-    """Those that the model says with its tensors `before`, and not with those `after`."""
+    """Those that the model says in the state before, and not in that after."""
     if not corrections:
         return []
     said = []
-    for tensors in (before, after):
-        with weights(editor.model, tensors):
+    for state in (before, after):
+        with changed(editor.model, state.changes(editor.model)):
             texts = editor.translate([correction.source for correction in corrections])
         said.append([text.strip() == each.target.strip() for text, each in zip(texts, corrections, strict=True)])
     return [each for each, held, holds in zip(corrections, *said, strict=True) if held and not holds]
@@ -141,7 +142,7 @@ def one_editor(editor: TranslationEditor | None, gate: ImpactGate | None) -> Tra
 def weigh(
     patch: EditPatch,
     corrections: list[Correction],
-    tensors: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    states: tuple[State, State],
     editor: TranslationEditor | None,
     gate: ImpactGate | None,
     allow_lost: bool,
@@ -152,7 +153,7 @@ def weigh(
     Args:
         patch ([`EditPatch`]): the change.
         corrections (`list[Correction]`): what is to hold with it.
-        tensors (`tuple`): the tensors before it and after it.
+        states (`tuple[State, State]`): the model's before it and after it.
         editor ([`TranslationEditor`], *optional*): asks the corrections.
         gate ([`ImpactGate`], *optional*): asks them instead, and measures the change.
         allow_lost (`bool`): whether corrections may be lost.
@@ -165,13 +166,13 @@ def weigh(
     """
     impact, lost = None, []
     if gate is not None:
-        with weights(gate.editor.model, tensors[0]):
+        with changed(gate.editor.model, states[0].changes(gate.editor.model)):
             impact = gate.measure(patch, keep=corrections)
         lost = impact.lost
         if not impact.accepted:
             raise EditRefusedError(f"The gate refuses the change: {' '.join(impact.reasons)} {_UNCHANGED}")
     elif editor is not None:
-        lost = lost_corrections(editor, corrections, *tensors)
+        lost = lost_corrections(editor, corrections, *states)
     if lost and not allow_lost:
         named = "; ".join(f"{each.source!r} → {each.target!r}" for each in lost)
         raise EditRefusedError(

@@ -1,0 +1,68 @@
+"""Sentences that edits must leave as they are."""
+
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..checks import check_count
+from ..errors import EditableValueError
+from ..runs.fingerprints import fingerprint_rows
+from .collator import DataCollatorForEditableSeq2Seq
+
+
+Value = TypeVar("Value")
+
+
+class References:
+    """
+    Translation pairs that an edit must not disturb, for the editors that take care of them.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): of the model.
+        pairs (`Sequence[dict[str, str]]`): rows with `source` and `target`, as those of a [`~datasets.Dataset`].
+
+    Raises:
+        EditableValueError: if there are no pairs.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Mapping[str, str]]):
+        if not len(pairs):
+            raise EditableValueError("There are no pairs to protect; give rows with source and target.")
+        self._tokenizer, self._pairs = tokenizer, pairs
+        self._known: weakref.WeakKeyDictionary[PreTrainedModel, dict[Hashable, Any]] = weakref.WeakKeyDictionary()
+
+    def fingerprint(self) -> str:
+        """A hash of the pairs, in hexadecimal."""
+        return fingerprint_rows({key: row[key] for key in ("source", "target")} for row in self._pairs)
+
+    def batch(self, model: PreTrainedModel, num_pairs: int, seed: int) -> dict[str, Tensor]:
+        """
+        Pairs chosen at random, as `input_ids`, `attention_mask` and `labels`, on the model's device.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]): the model.
+            num_pairs (`int`): how many are taken; all, if there are fewer.
+            seed (`int`): of the choice.
+
+        Raises:
+            EditableValueError: if `num_pairs` is below 1, or a sentence is empty or too long.
+        """
+        check_count("num_pairs", num_pairs)
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(self._pairs), generator=generator)[:num_pairs].tolist()
+        pairs = [self._pairs[index] for index in chosen]
+        collator = DataCollatorForEditableSeq2Seq(self._tokenizer, model)
+        encoded = [collator.encode(name, [pair[name] for pair in pairs]) for name in ("source", "target")]
+        rows = [{"input_ids": x, "labels": y} for x, y in zip(*encoded, strict=True)]
+        return {name: tensor.to(model.device) for name, tensor in collator(rows).items()}
+
+    def once(self, model: PreTrainedModel, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """What `compute` gives, computed once for a model object and a key, with the weights it has at that time."""
+        known = self._known.setdefault(model, {})
+        if key not in known:
+            known[key] = compute()
+        return known[key]

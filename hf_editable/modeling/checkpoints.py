@@ -1,0 +1,149 @@
+"""
+Editable checkpoints: plain ones, with the configuration of edits under one key of `config.json`, and the editor's own
+tensors, if it has any, in a file that vanilla transformers does not look at.
+"""
+
+import copy
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
+
+from ..configuration import EditConfig
+from ..errors import EditableFileError
+from ..hub.cards import write_card
+from ..hub.model_card import MeasuredEdits, model_card
+from ..hub.transfer import upload
+from ..runs.files import check_folder
+
+
+CONFIG_KEY = "editable"
+CONFIG_VERSION = 1
+EDITOR_NAME = "editor.safetensors"
+HUB_ARGUMENTS = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
+# What a file of a repository is found by.
+HUB_NAMES = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
+def stored_edit_config(config: PretrainedConfig) -> EditConfig:
+    """The configuration of edits that a checkpoint's configuration holds, or the defaults."""
+    values = dict(getattr(config, CONFIG_KEY, None) or {})
+    values.pop("version", None)
+    return EditConfig.from_dict(values)
+
+
+def attach_editor(
+    model: PreTrainedModel, name_or_path: str | os.PathLike, edit_config: EditConfig | None, kwargs: Mapping[str, Any]
+) -> None:
+    """
+    Give a model the editor of the checkpoint that it was loaded from, or another.
+
+    Args:
+        model ([`EditableMixin`]): the model.
+        name_or_path (`str`): folder of the checkpoint, or its name on the Hub.
+        edit_config ([`EditConfig`], *optional*): `None` takes the checkpoint's own, or the defaults.
+        kwargs (`dict[str, Any]`): what it was loaded with, the revision among them.
+
+    Raises:
+        EditableFileError: if the checkpoint's editor has tensors of its own, and they are missing or damaged.
+    """
+    model.edit_config = stored_edit_config(model.config) if edit_config is None else edit_config
+    if edit_config is None and model.editor.own_tensors():
+        options = {name: kwargs[name] for name in HUB_NAMES if kwargs.get(name) is not None}
+        path = cached_file(name_or_path, EDITOR_NAME, _raise_exceptions_for_missing_entries=False, **options)
+        _load_own_tensors(model, os.fspath(name_or_path), path)
+
+
+def load_editor(model: PreTrainedModel, folder: str | os.PathLike) -> None:
+    """
+    Set a model's editor to the one saved in a checkpoint folder, in place, so that optimizers go on holding it.
+
+    Raises:
+        EditableFileError: if the folder holds no edit configuration, or not the editor's tensors.
+    """
+    path = Path(folder) / "config.json"
+    values = json.loads(path.read_text()).get(CONFIG_KEY) if path.is_file() else None
+    if values is None:
+        raise EditableFileError(f"{os.fspath(folder)!r} has no config.json with {CONFIG_KEY!r} in it.")
+    model.editor.load_coefficients(values)
+    if model.editor.own_tensors():
+        _load_own_tensors(model, os.fspath(folder), Path(folder) / EDITOR_NAME)
+
+
+def _load_own_tensors(model: PreTrainedModel, name: str, path: str | os.PathLike | None) -> None:
+    editor = model.edit_config.editor
+    try:
+        if path is None or not Path(path).is_file():
+            raise OSError("it is not there")
+        model.editor.load_own_tensors(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise EditableFileError(
+            f"{name!r} holds no whole {EDITOR_NAME} for its editor {editor!r}: {error}. Take the checkpoint from its "
+            f"source again, or give edit_config=EditConfig(editor={editor!r}) for a new one."
+        ) from error
+
+
+def save_checkpoint(
+    model: PreTrainedModel, save_directory: str | os.PathLike, report: MeasuredEdits | None, **kwargs: Any
+) -> None:
+    """Write a checkpoint and its card, and upload it if asked to: see [`EditableMixin.save_pretrained`]."""
+    check_folder(save_directory)
+    push = kwargs.pop("push_to_hub", False)
+    name = Path(save_directory).resolve().name
+    repo_id = kwargs.pop("repo_id", name)
+    hub_kwargs = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+    save_files(model, save_directory, **kwargs)
+    if not kwargs.get("is_main_process", True):
+        return
+    write_card(model_card(model, name, results=report and report.card()), save_directory)
+    if push:
+        model.push_to_hub(repo_id, report=report, **hub_kwargs)
+
+
+def push_checkpoint(
+    model: PreTrainedModel,
+    repo_id: str,
+    report: MeasuredEdits | None,
+    commit_message: str,
+    max_shard_size: int | str,
+    tags: list[str] | None,
+    **kwargs: Any,
+) -> CommitInfo:
+    """Upload a checkpoint with its card: see [`EditableMixin.push_to_hub`]."""
+    tags = [*(tags or []), *(model.model_tags or [])]
+    return upload(
+        repo_id,
+        save=functools.partial(save_files, model, max_shard_size=max_shard_size),
+        card=lambda name: model_card(model, name, results=report and report.card(), tags=tags),
+        commit_message=commit_message,
+        **kwargs,
+    )
+
+
+def save_files(model: PreTrainedModel, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    """Write the files of a checkpoint but its card; see [`~transformers.PreTrainedModel.save_pretrained`]."""
+    setattr(model.config, CONFIG_KEY, {"version": CONFIG_VERSION, **model.edit_config.to_dict()})
+    if kwargs.get("state_dict") is not None:
+        kwargs["state_dict"] = {
+            name: tensor for name, tensor in kwargs["state_dict"].items() if not name.startswith("editor.")
+        }
+    # The base class saves a view of this model under its own name, without the editor.
+    vanilla = copy.copy(model)
+    vanilla.__class__ = model.base_class()
+    vanilla._modules = {name: module for name, module in model._modules.items() if name != "editor"}
+    vanilla.save_pretrained(save_directory, **kwargs)
+    if kwargs.get("is_main_process", True):
+        place = Path(save_directory) / EDITOR_NAME
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.editor.own_tensors().items()}
+        if tensors:
+            save_file(tensors, place, metadata={"format": "pt"})
+        else:
+            place.unlink(missing_ok=True)  # of another editor, saved here before
