@@ -83,7 +83,7 @@ def test_logits_of_some_sources_after_the_other(monkeypatch):
     model = editable()
     sources = encoded(model)
     most = 2 * LIMITS["num_beams"] * model.config.vocab_size
-    monkeypatch.setattr("hf_editable.tail.decoder_tail.MOST_LOGITS", most)
+    monkeypatch.setattr("hf_editable.tail.stepping.MOST_LOGITS", most)
     select, sizes = Selection.advance, []
 
     def noted(self, beams, logits, length):

@@ -76,7 +76,8 @@ def test_prefixes_leave_no_trace_in_the_tail(attention):
     found = prefixes.tree.token_log_probs(tail.logits(prefixes)[0], LABELS)
     torch.testing.assert_close(found, token_log_probs(expected, LABELS), rtol=1e-4, atol=1e-5)
     states = tail.record(*batch)
-    assert not any(config.takes_trees for config in tail._attention)
+    parts = (tail._trunk, tail._tail)
+    assert not any(config.takes_trees for part in parts for config in part._attention)
     assert torch.equal(tail.logits(states), expected)
 
 
@@ -105,7 +106,9 @@ def test_steps_taken_again_have_the_same_gradients(tiny_model, tiny_batch, optim
     model = tiny_model.double()
     found = []
     for checkpoint in (False, True):
-        model.edit_config = EditConfig(optimizer, learning_rate=1e-3, max_steps=3, checkpoint_edits=checkpoint)
+        model.edit_config = EditConfig(
+            optimizer=optimizer, learning_rate=1e-3, max_steps=3, checkpoint_edits=checkpoint
+        )
         output = model(**tiny_batch)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         gradients = torch.autograd.grad(output.loss, weights, allow_unused=True)

@@ -207,7 +207,7 @@ def test_what_does_not_fit_of_several_searches_is_decoded_anew(monkeypatch):
 def test_logits_in_parts_do_not_limit_a_search(monkeypatch):
     model = editable()
     sources = encoded(model)
-    monkeypatch.setattr("hf_editable.tail.decoder_tail._EXACT", {})  # as in a new process
+    monkeypatch.setattr("hf_editable.tail.exactness._EXACT", {})  # as in a new process
     monkeypatch.setattr("hf_editable.decoding.recorded.MOST_LOGITS", 1)
     assert [len(search.sources.indices) for search in recorded(model, sources)._searches] == [9]
 

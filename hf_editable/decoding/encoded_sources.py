@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..models.families import encoder_output
+from ..models.families import cache_argument, encoder_output
 
 
 @dataclass
@@ -48,7 +48,8 @@ class EncodedSources:
         limits = {"max_new_tokens": max_new_tokens, "max_length": None}
         if "custom_generate" not in options and options.get("num_beams") != 1 and _takes_beam_cache(model):
             config = model.config.get_text_config(decoder=True)
-            options["past_key_values"] = _BeamCache(DynamicCache(config=config), DynamicCache(config=config))
+            cache = _BeamCache(DynamicCache(config=config), DynamicCache(config=config))
+            options[cache_argument(type(model))] = cache
         return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
 
     def select(self, rows: list[int]) -> "EncodedSources":

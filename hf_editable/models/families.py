@@ -4,6 +4,8 @@ Everything else in this package treats an encoder-decoder as an encoder, a decod
 `forward` that takes `encoder_outputs` and `decoder_input_ids`.
 """
 
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -30,6 +32,20 @@ def encoder_output(states: Tensor) -> MoEModelOutput:
         states (`torch.Tensor` of shape `(batch, source_length, hidden)`): the encoder's last states.
     """
     return MoEModelOutput(last_hidden_state=states)
+
+
+@functools.cache
+def cache_argument(model_class: type[PreTrainedModel]) -> str:
+    """
+    The name by which a class of models takes its cache of keys and values: `past_key_values`, which transformers calls
+    `cache` from 5.24 on.
+
+    Args:
+        model_class (`type`): the class; its bases count too, as subclasses may hand their arguments on unnamed.
+    """
+    forwards = [base.forward for base in model_class.__mro__ if "forward" in vars(base)]
+    has_new_name = any("cache" in inspect.signature(forward).parameters for forward in forwards)
+    return "cache" if has_new_name else "past_key_values"
 
 
 def decoder_inputs(model: PreTrainedModel, labels: Tensor) -> Tensor:

@@ -7,20 +7,25 @@ from torch import Tensor, nn
 from ..numerics.gradients import branch
 
 
-# With what every family's decoder layers begin; FSMT's, which do not, are given recorded calls only.
+# The first arguments of every family's decoder layers. FSMT's have others, so they are given recorded calls only.
 _LEADING_ARGUMENTS = ("hidden_states", "attention_mask")
 
 
 class Recorded(Exception):
-    """Ends a forward pass at the first edited layer."""
+    """Ends a forward pass at a `Recorder`."""
 
 
 class Recorder(nn.Module):
-    """Stands in for the first edited layer: keeps its call and ends the pass."""
+    """Stands in for the module at which a forward pass is to end: ends it, and keeps what it was called with."""
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        self.call = (args, kwargs)
+        self._call = (args, kwargs)
         raise Recorded
+
+    def take(self) -> tuple[tuple, dict[str, Any]]:
+        """The call that ended the pass; it is kept no longer."""
+        call, self._call = self._call, ((), {})
+        return call
 
 
 class Replay(nn.Module):
