@@ -133,8 +133,7 @@ def test_a_patch_of_other_layers_is_measured_too(editor, few, tiny_edits):
 
 def test_the_model_is_the_same_afterwards(editor, few, tiny_edits, monkeypatch):
     editor.model.train()
-    applied, patch = edit(editor, tiny_edits[0]), None
-    applied.apply(editor.model)
+    edit(editor, tiny_edits[0]).apply(editor.model)
     patch, before = edit(editor, tiny_edits[1]), weights_of(editor.model)
     gate = ImpactGate(editor, few, max_drawdown=-100.0)
     assert gate.measure(patch).accepted is False

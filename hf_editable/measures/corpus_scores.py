@@ -13,6 +13,24 @@ from .statistics import SENTENCE_RESAMPLES, SentenceBootstrap, percentile_interv
 Changes = Sequence[Sequence[Any]]
 
 
+def check_tokenizer(name: str) -> str:
+    """
+    The name of a tokenizer of sacrebleu.
+
+    Raises:
+        EditableValueError: if sacrebleu has no such tokenizer.
+    """
+    if name not in BLEU.TOKENIZERS:
+        raise EditableValueError(f"bleu_tokenize={name!r}: choose one of {sorted(BLEU.TOKENIZERS)}.")
+    return name
+
+
+def changes_between(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, str, str]]:
+    """`(index, before, after)` of each translation that is another one after an edit."""
+    pairs = enumerate(zip(before, after, strict=True))
+    return [(index, old, new) for index, (old, new) in pairs if old != new]
+
+
 class CorpusScore:
     """
     A score of translations of one test set, by sacrebleu's own code, with the counts of every sentence kept.
@@ -39,8 +57,7 @@ class CorpusScore:
 
     def changed(self, translations: Sequence[str]) -> list[int]:
         """Indices of the translations that are other than the kept ones."""
-        pairs = zip(self.translations, translations, strict=True)
-        return [index for index, (kept, new) in enumerate(pairs) if kept != new]
+        return [index for index, *_ in changes_between(self.translations, translations)]
 
     def score_of(self, translations: Sequence[str]) -> float:
         """The score of other translations of the same test set."""
@@ -130,9 +147,9 @@ class CorpusBleu(CorpusScore):
     def __init__(
         self, references: Sequence[str], translations: Sequence[str], tokenize: str = "13a", lowercase: bool = False
     ):
-        if tokenize not in BLEU.TOKENIZERS:
-            raise EditableValueError(f"bleu_tokenize={tokenize!r}: choose one of {sorted(BLEU.TOKENIZERS)}.")
-        metric = BLEU(tokenize=tokenize, lowercase=lowercase, force=True, references=[list(references)])
+        metric = BLEU(
+            tokenize=check_tokenizer(tokenize), lowercase=lowercase, force=True, references=[list(references)]
+        )
         super().__init__(metric, translations)
 
 

@@ -227,7 +227,7 @@ def compare_reports(first: Report, second: Report, seed: int = 0) -> PairedCompa
 
     ```python
     >>> from hf_editable import EditReport
-    >>> from hf_editable.evaluation.statistics import compare_reports
+    >>> from hf_editable.evaluation import compare_reports
 
     >>> comparison = compare_reports(EditReport.load("baseline"), EditReport.load("editable"))  # doctest: +SKIP
     >>> comparison.difference, comparison.difference_interval  # doctest: +SKIP

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import EditableValueError
+from ..measures.columns import with_interval
 from .analysis_report import EditAnalysis
 from .drawing import draw, open_axes
 from .edit_report import EditReport
 from .json_report import check_any
-from .markup import escape, table, with_interval
+from .markup import escape, table
 
 
 KINDS = {"overlap": "shared character trigrams", "encoder": "cosine of mean encoder states"}

@@ -1,35 +1,23 @@
 """The outcome of a comparison: table, picture, files."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..measures.columns import NOTHING, Column
+from ..measures.edit_measures import BLEU_DRAWDOWN, DECODE_SUCCESS, KL, MILLISECONDS, STEPS, SUCCESS
+from ..measures.registry import added_measures
 from ..runs.files import read_saved, whole_folder, write_json
 from .drawing import draw, draw_interval, open_axes
 from .json_report import markdown_table
-from .markup import with_interval
 from .tuned_editor import TriedSetting, TunedEditor
 
 
 COMPARISON_NAME = "comparison.json"
-
-
 _SYMBOLS = {"learning_rate": "α", "beta": "β", "momentum": "μ"}
-
-
-_COLUMNS = (
-    "Edits",
-    "Weights",
-    "Coefficients",
-    "Validation success",
-    "Validation KL",
-    "BLEU drawdown [95 %]",
-    "Success",
-)
-
-
-_COLUMNS += ("Decode success", "Steps", "KL", "ms per edit")
+_HEADINGS = ("Edits", "Weights", "Coefficients", "Validation success", "Validation KL")
 
 
 @dataclass
@@ -106,7 +94,9 @@ class Comparison:
 
     def markdown(self) -> str:
         """The table, one row a variant, and how it was made."""
-        table = markdown_table(_COLUMNS, [_cells(variant) for variant in self.variants])
+        columns = _columns([variant.summary for variant in self.variants])
+        header = [*_HEADINGS, *(column.heading for column in columns)]
+        table = markdown_table(header, [_cells(variant, columns) for variant in self.variants])
         return f"{table}\n\n" + "".join(f"- {fact}\n" for fact in self._facts())
 
     def _facts(self) -> list[str]:
@@ -127,21 +117,28 @@ class Comparison:
         return facts + ([f"Command: `{settings['command']}`."] if "command" in settings else [])
 
 
-def _cells(variant: ComparedVariant) -> list[str]:
-    chosen, summary = variant.tuned.chosen, variant.summary
+def _columns(summaries: Sequence[dict[str, Any]]) -> list[Column]:
+    """The columns of what was measured on test edits."""
+    first = [
+        dataclasses.replace(BLEU_DRAWDOWN.column, heading="BLEU drawdown [95 %]"),
+        *(measure.column for measure in (SUCCESS, DECODE_SUCCESS, STEPS)),
+        dataclasses.replace(KL.column, form=".3g"),  # of settings that are tuned for it, over orders of magnitude
+        MILLISECONDS.column,
+    ]
+    added = [measure for measure in added_measures() if any(measure.summary_key in each for each in summaries)]
+    return [*first, *(measure.column for measure in added if measure.column is not None)]
+
+
+def _cells(variant: ComparedVariant, columns: Sequence[Column]) -> list[str]:
+    chosen = variant.tuned.chosen
     coefficients = ", ".join(f"{_SYMBOLS[name]} = {value:.3g}" for name, value in chosen.coefficients.items())
     return [
         variant.name.replace("_", " "),
         f"{variant.num_parameters:,}",
         coefficients,
         f"{chosen.success_rate:.1%}" + ("" if variant.tuned.reached else " \\*"),
-        "–" if chosen.kl is None else f"{chosen.kl:.3g}",
-        with_interval(summary["drawdown"], summary["drawdown_interval"]),
-        f"{summary['success_rate']:.1%}",
-        f"{summary['decode_success_rate']:.1%}",
-        "–" if summary["mean_steps"] is None else f"{summary['mean_steps']:.2f}",
-        f"{summary['kl']:.3g}",
-        f"{summary['milliseconds_median']:.0f}",
+        NOTHING if chosen.kl is None else f"{chosen.kl:.3g}",
+        *(column.cell(variant.summary) for column in columns),
     ]
 
 

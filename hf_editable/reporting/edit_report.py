@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..measures.base import Measure
+from ..measures.registry import all_measures
 from .drawing import draw, draw_interval, open_axes
 from .json_report import INTERVALS, JsonReport, check_any, markdown_table
-from .markup import with_interval
 
 
 # More of them on top of each other cannot be told apart.
 _MOST_HISTOGRAMS = 3
-_COLUMNS = ("Model", "BLEU", "Drawdown [95 %]", "Success", "Decode success", "Steps", "ms per edit", "Changed", "KL")
 
 
 @dataclass
@@ -45,30 +45,21 @@ class EditReport(JsonReport):
 
     def facts(self) -> list[str]:
         summary = self.summary
-        both_low, both_high = summary["drawdown_interval_with_sentences"]
-        chrf_drawdown = with_interval(summary["chrf_drawdown"], summary["chrf_drawdown_interval"])
         return [
             f"Edits: {summary['num_edits']}, of which {summary['failed_edits']} ended in a value that is not finite.",
             f"Test set: {summary['num_test']} sentences.",
-            f"BLEU: `{summary['bleu_signature']}`. Mean absolute change: {summary['mean_absolute_difference']:.3f}. "
-            f"Interval of the drawdown over edits and sentences: [{both_low:.2f}, {both_high:.2f}].",
-            f"chrF: {summary['chrf']:.2f}, drawdown {chrf_drawdown}, `{summary['chrf_signature']}`.",
+            *(fact for measure in measures_in([self]) for fact in measure.facts(summary)),
             INTERVALS,
         ]
 
     def card(self) -> dict[str, Any]:
         """What a model's card says of the edits; see [`~hub.model_card.add_results`]."""
-        summary = self.summary
-        names = {
-            "bleu": ("BLEU", "bleu"),
-            "bleu_drawdown": ("Mean BLEU drawdown of an edit", "drawdown"),
-            "edit_success_rate": ("Edits that outrank every alternative", "success_rate"),
-            "edit_decode_success_rate": ("Edits that beam search follows", "decode_success_rate"),
-            "edit_steps": ("Mean steps of an edit", "mean_steps"),
-        }
+        summary, metrics = self.summary, {}
+        for measure in measures_in([self]):
+            metrics |= measure.card(summary)
         return {
             "dataset_name": f"test set of {summary['num_test']} sentences",
-            "metrics": {kind: (name, summary[key]) for kind, (name, key) in names.items()},
+            "metrics": metrics,
             "text": self.markdown(),
         }
 
@@ -81,9 +72,14 @@ class EditReport(JsonReport):
         plot_drawdown(reports, path)
 
 
+def measures_in(reports: Sequence[EditReport]) -> list[Measure]:
+    """The registered measures that one of the reports has, or more."""
+    return [measure for measure in all_measures() if any(measure.summary_key in report.summary for report in reports)]
+
+
 def format_table(reports: Sequence[EditReport]) -> str:
     """
-    A Markdown table in the form of the paper's Table 6, one row a report.
+    A Markdown table in the form of the paper's Table 6, one row a report and one column a measure.
 
     Steps and ms per edit are the mean and the median; KL is in nats a token of the test references.
 
@@ -91,22 +87,9 @@ def format_table(reports: Sequence[EditReport]) -> str:
         EditableValueError: if there is no report.
     """
     check_any(reports)
-    rows = []
-    for report in reports:
-        summary = report.summary
-        cells = [
-            str(summary["name"]),
-            f"{summary['bleu']:.2f}",
-            with_interval(summary["drawdown"], summary["drawdown_interval"]),
-            f"{summary['success_rate']:.1%}",
-            f"{summary['decode_success_rate']:.1%}",
-            "–" if summary["mean_steps"] is None else f"{summary['mean_steps']:.2f}",
-            f"{summary['milliseconds_median']:.0f}",
-            f"{summary['changed_rate']:.1%}",
-            f"{summary['kl']:.4f}",
-        ]
-        rows.append(cells)
-    return markdown_table(_COLUMNS, rows)
+    columns = [measure.column for measure in measures_in(reports) if measure.column is not None]
+    rows = [[str(report.summary["name"]), *(column.cell(report.summary) for column in columns)] for report in reports]
+    return markdown_table(["Model", *(column.heading for column in columns)], rows)
 
 
 def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..measures.columns import with_interval
 from ..measures.source_variants import KINDS, SAME_MEANING
 from .drawing import draw, draw_interval, open_axes
 from .json_report import INTERVALS, JsonReport, check_any, markdown_table
-from .markup import with_interval
 
 
 @dataclass

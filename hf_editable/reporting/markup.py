@@ -79,12 +79,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: in
     return "\n".join([f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def with_interval(value: float, interval: Sequence[float], form: str = ".2f") -> str:
-    """A number and its interval, both written by a format specification: `0.76 [0.61, 0.93]`."""
-    low, high = interval
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
-
-
 def code_block(text: str, language: str = "") -> str:
     """A Markdown block of code, whatever the code is."""
     longest = max(map(len, re.findall("`+", text)), default=0)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EditableFileError, EditableValueError
+from ..measures.columns import with_interval
 from ..measures.statistics import PairedComparison, compare_reports
 from ..runs.files import check_folder, whole_folder
 from .edit_report import EditReport, format_table
-from .markup import code_block, escape, headings, table, to_html, with_interval
+from .markup import code_block, escape, headings, table, to_html
 
 
 MARKDOWN_NAME = "report.md"

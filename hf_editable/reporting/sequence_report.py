@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..measures.columns import NOTHING, Column
+from ..measures.edit_measures import CHANGED
+from ..measures.registry import corpus_measures
 from .drawing import draw, open_axes
 from .json_report import JsonReport, check_any, markdown_table
 
@@ -43,14 +46,18 @@ class SequenceReport(JsonReport):
             EditableValueError: if there is no report.
         """
         check_any(reports)
+        points = [(str(report.summary["name"]), point) for report in reports for point in report.summary["points"]]
+        measures = [measure for measure in corpus_measures() if any(measure.name in point for _, point in points)]
+        columns = [Column(measure.title, measure.name, measure.form) for measure in measures]
+        columns.append(CHANGED.column)
         rows = []
-        for report in reports:
-            for point in report.summary["points"]:
-                count = point["count"]
-                shares = ["–" if not count else f"{point[key] / count:.1%}" for key in ("made", "held", "decoded")]
-                scores = [f"{point['bleu']:.2f}", f"{point['chrf']:.2f}", f"{point['changed_rate']:.1%}"]
-                rows.append([str(report.summary["name"]), str(count), *scores, *shares])
-        return markdown_table(["Model", "Edits", "BLEU", "chrF", "Changed", "Made", "Hold", "Decoded"], rows)
+        for name, point in points:
+            count = point["count"]
+            shares = [f"{point[key] / count:.1%}" if count else NOTHING for key in ("made", "held", "decoded")]
+            rows.append([name, str(count), *(column.cell(point) for column in columns), *shares])
+        return markdown_table(
+            ["Model", "Edits", *(column.heading for column in columns), "Made", "Hold", "Decoded"], rows
+        )
 
     @classmethod
     def plot(cls, reports: Sequence["SequenceReport"], path: str | os.PathLike) -> None:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import sacrebleu
 from datasets import Dataset
 
 from ...checks import check_count
@@ -13,14 +12,16 @@ from ...correction.translation_editor import TranslationEditor
 from ...decoding.generation import frozen, resolve_max_new_tokens
 from ...errors import EditableValueError
 from ...evaluation.test_set import EncodedTestSet
-from ...measures.corpus_scores import CorpusBleu, CorpusChrf, CorpusScore
+from ...measures.corpus_scores import CorpusChrf, CorpusScore
+from ...measures.scored_test_set import ScoredTestSet
+from ...patches.application import looked_up
 from ...patches.patch import EditPatch
 from ...runs.fingerprints import fingerprint, fingerprint_rows
 from ...runs.provenance import versions
 from ...tail.decoder_tail import Tail
 from ..corrections.correction_list import Correction
 from .regression import check_rows
-from .report import AskedCorrection, ChangedTranslation, ImpactReport, ScoreChange
+from .report import SCORES, AskedCorrection, ChangedTranslation, ImpactReport, ScoreChange
 
 
 class ImpactGate:
@@ -92,9 +93,11 @@ class ImpactGate:
         self._scoring = {"bleu_tokenize": bleu_tokenize, "lowercase": lowercase}
         self._seed = check_count("seed", seed, least=0)
         self._max_bytes = int(record_gigabytes * 1e9)
-        editor.collator.encode("source", self._sources)  # refused before the long work
+        # What cannot be encoded or scored is refused before the long work.
+        editor.collator.encode("source", self._sources)
         editor.collator.encode("source", [each.source for each in self._must_keep])
-        self._scores_of([""] * len(pairs))
+        for measure in SCORES.values() if self._references is not None else ():
+            measure.scorer(self._scored([""] * len(pairs)))
         self._state: str | None = None
         self._recorded = False
         self._known: dict[str, list[str]] = {}
@@ -163,7 +166,7 @@ class ImpactGate:
             with frozen(model):
                 self._test_set = self._encoded(self._translations())
                 said = self._test_set.record(**self._decoding, max_bytes=self._max_bytes)
-            self._known, self._recorded = {fingerprint(self._tail.parameters): said}, True
+            self._known, self._recorded = {self._version(): said}, True
 
     def _encoded(self, translations: Sequence[str] | None = None) -> EncodedTestSet:
         # References are for divergences, which are not asked for.
@@ -171,14 +174,19 @@ class ImpactGate:
         editor = self.editor
         return EncodedTestSet(editor.model, self._tail, editor.collator, pairs, editor.batch_size, translations)
 
+    def _version(self) -> str:
+        """A hash of what edits change: the edited layers, and tables beside the model."""
+        tables = sorted(looked_up(self.editor.model).items())
+        return fingerprint_rows([fingerprint(self._tail.parameters), tables])
+
     def _translations(self, patch: EditPatch | None = None) -> list[str]:
         """Of the regression set, by the model as it is now, with the patch applied if there is one."""
         model = self.editor.model
         with frozen(model):
-            if patch is not None and not patch.tensors.keys() <= self._tail.parameters.keys():
+            if patch is not None and not set(patch.names) <= self._tail.parameters.keys():
                 # What is kept of the encoder and of the earlier layers does not hold.
                 return self._encoded(next(iter(self._known.values()))).translate(model, **self._decoding)
-            state = fingerprint(self._tail.parameters)
+            state = self._version()
             found = self._known.get(state)
             if found is None and self._recorded:
                 found = self._test_set.retranslate()
@@ -189,12 +197,14 @@ class ImpactGate:
         self._known = {**dict(others[-1:]), state: found}
         return found
 
-    def _scores_of(self, translations: Sequence[str]) -> dict[str, CorpusScore]:
+    def _scored(self, translations: Sequence[str]) -> ScoredTestSet:
+        return ScoredTestSet(self._sources, self._references or (), translations, seed=self._seed, **self._scoring)
+
+    def _scores(self, before: ScoredTestSet, after: Sequence[str]) -> dict[str, ScoreChange]:
+        """How each score changes; without references there is none."""
         if self._references is None:
             return {}
-        tokenize, lowercase = self._scoring["bleu_tokenize"], self._scoring["lowercase"]
-        bleu = CorpusBleu(self._references, translations, tokenize, lowercase)
-        return {"bleu": bleu, "chrf": CorpusChrf(self._references, translations, lowercase)}
+        return {name: _change(measure.scorer(before), before, after) for name, measure in SCORES.items()}
 
     def _report(
         self,
@@ -203,33 +213,24 @@ class ImpactGate:
         translations: tuple[list[str], list[str]],
         asked: list[AskedCorrection],
     ) -> ImpactReport:
-        before, after = translations
+        before, after = self._scored(translations[0]), translations[1]
         references = self._references or [None] * len(before)
-        rows = zip(self._sources, before, after, references, strict=True)
-        scores = {name: self._change(score, after) for name, score in self._scores_of(before).items()}
-        alike = sacrebleu.corpus_chrf(after, [before]) if any(before) or any(after) else None
+        changes = before.changes(after)
         report = ImpactReport(
             accepted=True,
             reasons=[],
             source=patch.source,
             target=patch.target,
             said=said,
-            bleu=scores.get("bleu"),
-            chrf=scores.get("chrf"),
-            similarity=100.0 if before == after or alike is None else alike.score,
+            **dict.fromkeys(SCORES) | self._scores(before, after),
+            similarity=CorpusChrf(before.translations, after).score if changes else 100.0,
             num_sentences=len(before),
-            changed=[ChangedTranslation(*row) for row in rows if row[1] != row[2]],
+            changed=[ChangedTranslation(self._sources[i], old, new, references[i]) for i, old, new in changes],
             asked=asked,
             settings={**self._decoding, **self._limits, **self._scoring, "seed": self._seed, "versions": versions()},
         )
         reasons = self._reasons(report)
         return dataclasses.replace(report, accepted=not reasons, reasons=reasons)
-
-    def _change(self, score: CorpusScore, after: list[str]) -> ScoreChange:
-        changes = [(index, score.translations[index], after[index]) for index in score.changed(after)]
-        low, high = score.difference_interval(changes, seed=self._seed)
-        new = score.score_of(after)
-        return ScoreChange(score.score, new, new - score.score, (0.0 - high, 0.0 - low), score.signature)
 
     def _reasons(self, report: ImpactReport) -> list[str]:
         reasons = []
@@ -242,6 +243,12 @@ class ImpactGate:
                 f"{len(lost)} corrections that held are lost, and max_lost allows {self._limits['max_lost']}: {named}."
             )
         return reasons
+
+
+def _change(score: CorpusScore, before: ScoredTestSet, after: Sequence[str]) -> ScoreChange:
+    low, high = score.difference_interval(before.changes(after), seed=before.seed)
+    new = score.score_of(after)
+    return ScoreChange(score.score, new, new - score.score, (0.0 - high, 0.0 - low), score.signature)
 
 
 def _check_drawdown(most: float, references: list[str] | None) -> None:

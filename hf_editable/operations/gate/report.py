@@ -5,14 +5,18 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...reporting.markup import escape, mark_words, table, to_html, with_interval
+from ...measures.base import says
+from ...measures.columns import with_interval
+from ...measures.edit_measures import BLEU, CHRF
+from ...reporting.markup import escape, mark_words, table, to_html
 from ...runs.files import read_saved, whole_folder, write_json
 from ..corrections.correction_list import Correction
 
 
 IMPACT_NAME = "impact.json"
 _DERIVED = ("kept", "lost", "not_held")
-_SCORES = {"bleu": "BLEU", "chrf": "chrF"}
+# By the names of the report's fields.
+SCORES = {score.name: score for score in (BLEU, CHRF)}
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,12 @@ class AskedCorrection:
     @property
     def held(self) -> bool:
         """Whether the model says the target without the edit."""
-        return self.before.strip() == self.target.strip()
+        return says(self.before, self.target)
 
     @property
     def holds(self) -> bool:
         """Whether the model says the target with the edit."""
-        return self.after.strip() == self.target.strip()
+        return says(self.after, self.target)
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ class ImpactReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values, with `kept`, `lost` and `not_held` among them."""
         values = dataclasses.asdict(self)
-        for name in _SCORES:
+        for name in SCORES:
             if values[name] is not None:
                 values[name]["interval"] = list(values[name]["interval"])
         derived = {name: [_pair(correction) for correction in getattr(self, name)] for name in _DERIVED}
@@ -143,7 +147,7 @@ class ImpactReport:
     def from_dict(cls, values: dict[str, Any]) -> "ImpactReport":
         """Read what `to_dict` wrote."""
         given = {name: value for name, value in values.items() if name not in _DERIVED}
-        for name in _SCORES:
+        for name in SCORES:
             if given[name] is not None:
                 given[name] = ScoreChange(**{**given[name], "interval": tuple(given[name]["interval"])})
         given["changed"] = [ChangedTranslation(**each) for each in given["changed"]]
@@ -185,12 +189,12 @@ class ImpactReport:
     def _scores(self) -> str:
         header = ("Score", "Without the edit", "With it", "Difference [95 %]")
         rows, facts = [], []
-        for name, title in _SCORES.items():
+        for name, measure in SCORES.items():
             if (score := getattr(self, name)) is None:
                 continue
             difference = with_interval(score.difference, score.interval, "+.2f")
-            rows.append((title, f"{score.before:.2f}", f"{score.after:.2f}", difference))
-            facts.append(f"- {title}: `{score.signature}`. Interval: paired bootstrap over sentences.\n")
+            rows.append((measure.title, f"{score.before:.2f}", f"{score.after:.2f}", difference))
+            facts.append(f"- {measure.title}: `{score.signature}`. Interval: paired bootstrap over sentences.\n")
         facts.append(f"- chrF of the translations with the edit against those without it: {self.similarity:.2f}.\n")
         if self.said is not None:
             facts.append(f"- The edited model says for the corrected source: {escape(self.said)}\n")
