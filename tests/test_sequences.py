@@ -10,9 +10,8 @@ import torch
 
 from hf_editable import DataCollatorForEditableSeq2Seq, EditableFileError, EditableTypeError, EditableValueError
 from hf_editable.cli.commands.edit_sequence import main
+from hf_editable.editors.constraint import constraint_value
 from hf_editable.evaluation import SequenceReport, edit_sequence
-from hf_editable.evaluation.methods import ExactMatchCache, FineTuning, make_edit
-from hf_editable.evaluation.methods.base import edit_loss
 
 
 OPTIONS = {"num_beams": 2, "batch_size": 3, "max_new_tokens": 8, "bleu_tokenize": "none", "counts": [1, 3]}
@@ -57,10 +56,10 @@ def translate(model, tokenizer, source):
     return tokenizer.decode(output[0], skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("method", [None, FineTuning("all", learning_rate=0.01)])
-def test_points_equal_a_plain_sequence(method, sequence, tiny_model, tiny_tokenizer, tiny_edits, test_set):
+@pytest.mark.parametrize("editor", [{}, {"editor": "finetune_all", "adamw_learning_rate": 0.01}])
+def test_points_equal_a_plain_sequence(editor, sequence, tiny_model, tiny_tokenizer, tiny_edits, test_set):
     state = state_of(tiny_model)
-    report = sequence(method=method)
+    report = sequence(**editor)
     assert unchanged(tiny_model, state)
     collator = DataCollatorForEditableSeq2Seq(tiny_tokenizer, tiny_model)
     model, config = copy.deepcopy(tiny_model), tiny_model.edit_config
@@ -71,10 +70,10 @@ def test_points_equal_a_plain_sequence(method, sequence, tiny_model, tiny_tokeni
     for count in range(5):
         if count:
             edit, row = tiny_edits[report.rows[count - 1]["index"]], report.rows[count - 1]
-            result = make_edit(model, collator.edit_inputs(edit), method, {"max_steps": 20})
+            result = model.edit(**collator.edit_inputs(edit), max_steps=20, **editor)
             assert (row["source"], row["success"], row["steps"]) == (edit["source"], result.success, result.steps)
             assert row["loss"] == result.loss
-            model.load_state_dict(result.patch.tensors, strict=False)
+            model.load_state_dict(result.patch.values(model), strict=False)
         if count not in points:
             continue
         made = [tiny_edits[row["index"]] for row in report.rows[:count]]
@@ -83,22 +82,23 @@ def test_points_equal_a_plain_sequence(method, sequence, tiny_model, tiny_tokeni
         assert point["bleu"] == sacrebleu.corpus_bleu(texts, [references], tokenize="none").score
         assert point["chrf"] == sacrebleu.corpus_chrf(texts, [references]).score
         assert point["changed_rate"] == sum(a != b for a, b in zip(texts, before, strict=True)) / 6
-        held = [edit_loss(model, collator.edit_inputs(edit), config) <= 0 for edit in made]
+        penalty = model.edit_length_penalty(config)
+        held = [constraint_value(model, [collator.edit_inputs(edit)], penalty) <= 0 for edit in made]
         said = [translate(model, tiny_tokenizer, edit["source"]) == edit["target"] for edit in made]
         assert (point["held_edits"], point["held"]) == (held, sum(held))
         assert (point["decoded_edits"], point["decoded"]) == (said, sum(said))
         assert point["made"] == sum(row["success"] for row in report.rows[:count])
     assert points[4]["changed_rate"] > 0 and points[1]["held"] == points[1]["made"] == 1
-    assert sequence(method=method, seed=3).rows[0]["index"] != report.rows[0]["index"]
+    assert sequence(**editor, seed=3).rows[0]["index"] != report.rows[0]["index"]
 
 
 def test_a_table_keeps_all_its_entries(sequence, tiny_edits):
     rows = [{"source": row["source"], "target": "the dog ."} for row in tiny_edits.select(range(4))]
-    report = sequence(method=ExactMatchCache(), test_set=datasets.Dataset.from_list(rows))
+    report = sequence(editor="cache", test_set=datasets.Dataset.from_list(rows))
     points = report.summary["points"]
     assert [point["decoded"] for point in points] == [0, 1, 3, 4]
     assert [round(4 * point["changed_rate"]) for point in points] == [0, 1, 3, 4]
-    assert report.summary["method"] == "cache"
+    assert report.summary["edit_config"]["editor"] == "cache"
 
 
 def test_resumed_equals_uninterrupted(sequence, tiny_model, tmp_path, monkeypatch):

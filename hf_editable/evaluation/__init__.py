@@ -14,6 +14,7 @@ from .comparison import compare_variants
 from .edit_variants import editor_variants, parameter_variants
 from .generality import measure_generality
 from .sequences import edit_sequence
+from .settings import EvaluationSettings
 from .single_edits import evaluate_edits
 from .tuning import tune_editor
 
@@ -22,6 +23,7 @@ __all__ = [
     "Comparison",
     "EditAnalysis",
     "EditReport",
+    "EvaluationSettings",
     "GeneralityReport",
     "PairedComparison",
     "SequenceReport",

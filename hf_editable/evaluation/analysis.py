@@ -1,32 +1,31 @@
 """Which sentences an edit changes, and how alike the edits of a model are (paper, section 4.2)."""
 
-import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..checks import check_count
-from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..decoding.generation import frozen
 from ..errors import EditableValueError
+from ..measures.edit_measures import STEPS, SUCCESS
 from ..measures.similarity import cosine, means_by_decile, overlap, rank_correlation
 from ..measures.statistics import bootstrap_interval
-from ..modeling.mixin import EditableMixin, check_model
+from ..modeling.mixin import EditableMixin
 from ..reporting.analysis_report import EditAnalysis
-from ..runs.fingerprints import fingerprint_model, fingerprint_rows
+from ..runs.fingerprints import fingerprint_rows
 from ..runs.journal import ROWS_NAME, FinishedRows
-from ..runs.processes import on_main
-from ..runs.provenance import machine, versions
 from ..tail.decoder_tail import Tail
 from .edit_space import embed, reduced, sklearn_version
-from .references import PREDICTIONS, ReferenceStates
-from .study import choose_rows, measured, try_edit
+from .reference_states import PREDICTIONS, ReferenceStates
+from .settings import EvaluationSettings
+from .study import PAIR_COLUMNS, Study, edit_row, measured, saved
 
 
+# Nothing is translated.
+_UNUSED = ("num_beams", "batch_size", "max_new_tokens", "bleu_tokenize", "lowercase")
 NUM_WORST = 20
 
 
@@ -35,13 +34,8 @@ def analyze_edits(
     tokenizer: PreTrainedTokenizerBase,
     edits: Dataset,
     test_set: Dataset,
-    *,
-    num_edits: int | None = None,
-    num_test: int | None = None,
-    output_dir: str | os.PathLike | None = None,
-    seed: int = 0,
-    name: str = "model",
-    **edit_overrides: Any,
+    settings: EvaluationSettings | None = None,
+    **options: Any,
 ) -> EditAnalysis:
     """
     Make single edits, each from the same model, and measure what each does to the predictions on each test sentence.
@@ -57,98 +51,72 @@ def analyze_edits(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         edits ([`~datasets.Dataset`]): columns `source`, `target` and `alternatives`, as [`mine_edits`] gives them.
         test_set ([`~datasets.Dataset`]): columns `source` and `target`, at least 11 rows.
-        num_edits (`int`, *optional*):
-            How many of `edits` to make, chosen at random, the same as [`evaluate_edits`]; `None` takes all.
-        num_test (`int`, *optional*): how many of `test_set` to take, chosen at random; `None` takes all.
-        output_dir (`str`, *optional*):
-            Folder for `analysis.json` and `divergences.npy`, and for what is finished meanwhile: a second call with
-            the same arguments goes on where the first one ended.
-        seed (`int`, *optional*, defaults to `0`): of the choices at random, the bootstrap and the t-SNE.
-        name (`str`, *optional*, defaults to `"model"`): what tables and pictures call the model.
-        edit_overrides (*optional*): fields of [`EditConfig`] to edit with, such as `learning_rate=3e-4`.
+        settings ([`EvaluationSettings`], *optional*):
+            How to measure; with the same ones, the edits are those of [`evaluate_edits`]. Its `output_dir` gets
+            `analysis.json` and `divergences.npy`. Nothing is translated.
+        options (*optional*): fields of [`EvaluationSettings`] and of [`EditConfig`].
 
     Returns:
         [`EditAnalysis`].
 
     Raises:
-        EditableTypeError: if the model is not editable.
-        EditableValueError:
-            if a number is out of range, a column is missing, there are too few test sentences, one is empty or longer
-            than the model takes, or `output_dir` holds the results of other arguments.
-        EditableFileError: if `output_dir` is a file, or results in it are damaged.
+        EditableTypeError, EditableFileError: as [`evaluate_edits`] does.
+        EditableValueError: as [`evaluate_edits`] does, and if there are too few test sentences, or one is empty.
     """
-    check_model(model)
-    check_count("seed", seed, least=0)
-    chosen = choose_rows("edits", edits, ("source", "target", "alternatives"), num_edits, seed)
-    sentences = list(choose_rows("test_set", test_set, ("source", "target"), num_test, seed).values())
-    if len(sentences) < 11:
-        raise EditableValueError(f"{len(sentences)} test sentences have no deciles by similarity; give 11 or more.")
-    arguments = {
-        "name": name,
-        "model": fingerprint_model(model),
-        "edits": fingerprint_rows(chosen.items()),
-        "test_set": fingerprint_rows(sentences),
-        "edit_config": model.edit_config.replace(**edit_overrides).to_dict(),
-        "seed": seed,
-    }
+    study = Study(analyze_edits, model, tokenizer, settings, options, unused=_UNUSED)
+    chosen, pairs, output_dir = study.choose_edits(edits), study.choose_pairs(test_set), study.settings.output_dir
+    if len(pairs) < 11:
+        raise EditableValueError(f"{len(pairs)} test sentences have no deciles by similarity; give 11 or more.")
+    arguments = {**study.arguments(list(chosen.items())), "test_set": fingerprint_rows(pairs)}
     finished = FinishedRows(output_dir, ROWS_NAME, arguments)
     rows = finished.by_index
-    measurement = _Measurement(model, tokenizer, chosen, sentences, arguments, edit_overrides)
-    for row in measurement.measure([index for index in chosen if index not in rows]):
+    measurement = _Measurement(study, pairs)
+    for row in measurement.measure({index: edit for index, edit in chosen.items() if index not in rows}, len(chosen)):
         finished.add([row])
-    analysis = measurement.analyze([rows[index] for index in chosen])
-    if output_dir is not None:
-        on_main(lambda: analysis.save(output_dir))
-    return analysis
+    return saved(measurement.analyze([rows[index] for index in chosen]), output_dir)
 
 
 class _Measurement:
     """Edits of one model, and what each does to the predictions on one test set."""
 
-    def __init__(
-        self,
-        model: EditableMixin,
-        tokenizer: PreTrainedTokenizerBase,
-        edits: dict[int, dict[str, Any]],
-        sentences: list[dict[str, str]],
-        arguments: dict[str, Any],
-        overrides: dict[str, Any],
-    ):
-        self._model, self._edits, self._sentences = model, edits, sentences
-        self._arguments, self._overrides = arguments, overrides
-        self._config = model.edit_config.replace(**overrides)
-        self._collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
-        self._tail = Tail(model, self._config)
-        with frozen(model):
-            self._states = self._reference_states(sentences, PREDICTIONS)
+    def __init__(self, study: Study, pairs: list[dict[str, str]]):
+        self._study, self._pairs = study, pairs
+        self._tail = Tail(study.model, study.config)
+        with frozen(study.model):
+            self._states = self._reference_states(pairs, PREDICTIONS)
 
-    def measure(self, indices: list[int]) -> Iterator[dict[str, Any]]:
-        """One row for each of the edits."""
-        for index in indices:
-            self._collator.collate_edits([self._edits[index]])  # what cannot be edited is refused before the long work
-        total, name = len(self._edits), self._arguments["name"]
-        yield from measured(self._measure_edit, indices, total, f"Analysing {name}")
+    def measure(self, edits: dict[int, dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+        """One row for each edit; `total` counts those of an earlier run too."""
+        for edit in edits.values():
+            self._study.collator.collate_edits([edit])  # what cannot be edited is refused before the long work
+        name = self._study.settings.name
+        yield from measured(self._measure_edit, list(edits.items()), total, f"Analysing {name}")
 
-    def _measure_edit(self, index: int) -> dict[str, Any]:
-        edit = self._edits[index]
-        row = {"index": index, "source": edit["source"], "target": edit["target"]}
-        result, _ = try_edit(self._model, self._collator, edit, overrides=self._overrides)
-        if result is None:
-            unchanged = [0.0] * len(self._sentences)
-            return {**row, "success": False, "steps": None, "failed": True, "divergences": unchanged}
-        with frozen(self._model):
-            divergences = self._states.divergences(result.patch.tensors).tolist()
-        return {**row, "success": result.success, "steps": result.steps, "failed": False, "divergences": divergences}
+    def _measure_edit(self, indexed: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        index, edit = indexed
+        seen = self._study.make(edit)
+        divergences = [0.0] * len(self._pairs)
+        if seen.result is not None:
+            patch, model = seen.result.patch, self._study.model
+            if not set(patch.names) <= self._tail.parameters.keys():
+                raise EditableValueError(
+                    f"The editor {patch.editor!r} moves more than the edited layers, whose effect alone is analysed. "
+                    "Choose another editor."
+                )
+            with frozen(model):
+                divergences = self._states.divergences(patch.values(model)).tolist()
+        measures = {measure.name: measure.value(seen) for measure in (SUCCESS, STEPS)}
+        return {**edit_row(index, seen), **measures, "divergences": divergences}
 
     def analyze(self, rows: list[dict[str, Any]]) -> EditAnalysis:
         """What the rows of all edits come to."""
         divergences = np.array([row["divergences"] for row in rows], dtype=np.float64)
-        sources = [sentence["source"].strip() for sentence in self._sentences]
+        sources = [pair["source"].strip() for pair in self._pairs]
         own = np.array([[source == row["source"].strip() for source in sources] for row in rows])
         others = np.where(own, np.nan, divergences)
         means = np.nanmean(others, 1)
         projected, explained = reduced(np.where(own, means[:, None], divergences))
-        positions = embed(projected, self._arguments["seed"])
+        positions = embed(projected, self._study.settings.seed)
         edits = []
         for number, row in enumerate(rows):
             edit = {key: value for key, value in row.items() if key != "divergences"}
@@ -157,12 +125,14 @@ class _Measurement:
             edits.append({**edit, "kl": float(means[number]), "kl_itself": itself, "tsne": place})
         itself = [edit["kl_itself"] for edit in edits if edit["kl_itself"] is not None]
         summary = {
-            "name": self._arguments["name"],
+            **self._study.circumstances(),
+            "num_edits": len(rows),
+            "num_test": len(self._pairs),
             "kl": float(means.mean()),
-            "kl_interval": list(bootstrap_interval(means, self._arguments["seed"])),
+            "kl_interval": list(bootstrap_interval(means, self._study.settings.seed)),
             "kl_itself": statistics.fmean(itself) if itself else None,
             "edits_in_test_set": len(itself),
-            "success_rate": statistics.fmean(row["success"] for row in rows),
+            **SUCCESS.summary(rows),
             "failed_edits": sum(row["failed"] for row in rows),
             "explained_variance": explained,
             "similarity": {
@@ -171,18 +141,19 @@ class _Measurement:
             },
             "worst_sentences": self._worst(others),
         }
-        return EditAnalysis({**summary, **self._circumstances(len(rows))}, edits, divergences)
+        summary["versions"] |= {"numpy": np.__version__, **sklearn_version()}
+        return EditAnalysis(summary, edits, divergences)
 
-    def _reference_states(self, pairs: list[dict[str, str]], max_bytes: int = 0) -> ReferenceStates:
-        encoded = [self._collator.encode(name, [pair[name] for pair in pairs]) for name in ("source", "target")]
-        return ReferenceStates(self._tail, self._collator, *encoded, max_bytes)
+    def _reference_states(self, pairs: Sequence[Mapping[str, Any]], max_bytes: int = 0) -> ReferenceStates:
+        collator = self._study.collator
+        encoded = [collator.encode(name, [pair[name] for pair in pairs]) for name in PAIR_COLUMNS]
+        return ReferenceStates(self._tail, collator, *encoded, max_bytes)
 
     def _similarities(self, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        sources = [{"source": row["source"], "target": row["target"]} for row in rows]
-        with frozen(self._model):
-            edited = self._reference_states(sources)
+        with frozen(self._study.model):
+            edited = self._reference_states(rows)
             cosines = cosine(edited.embeddings(), self._states.embeddings())
-        texts = [sentence["source"] for sentence in self._sentences]
+        texts = [pair["source"] for pair in self._pairs]
         return {"overlap": overlap([row["source"] for row in rows], texts), "encoder": cosines}
 
     def _dependence(self, similarity: np.ndarray, divergences: np.ndarray) -> dict[str, Any]:
@@ -193,7 +164,7 @@ class _Measurement:
             correlations.append(rank_correlation(row[known], values[known]))
         return {
             "rank_correlation": statistics.fmean(correlations),
-            "rank_correlation_interval": list(bootstrap_interval(correlations, self._arguments["seed"])),
+            "rank_correlation_interval": list(bootstrap_interval(correlations, self._study.settings.seed)),
             "kl_by_decile": means_by_decile(similarity, divergences),
         }
 
@@ -201,15 +172,4 @@ class _Measurement:
         counts = (~np.isnan(divergences)).sum(0)
         means = np.nansum(divergences, 0) / np.maximum(counts, 1)
         order = np.argsort(-means, kind="stable")[:NUM_WORST].tolist()
-        return [{"index": index, **self._sentences[index], "kl": float(means[index])} for index in order]
-
-    def _circumstances(self, num_edits: int) -> dict[str, Any]:
-        return {
-            "num_edits": num_edits,
-            "num_test": len(self._sentences),
-            "length_penalty": self._model.edit_length_penalty(self._config),
-            "edit_config": self._arguments["edit_config"],
-            "seed": self._arguments["seed"],
-            "machine": machine(self._model.device),
-            "versions": {**versions(), "numpy": np.__version__, **sklearn_version()},
-        }
+        return [{"index": index, **self._pairs[index], "kl": float(means[index])} for index in order]

@@ -1,5 +1,6 @@
 """Editors, or edited parameters, next to each other: each tuned on validation edits, then measured on test edits."""
 
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -10,15 +11,14 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..errors import EditableValueError
-from ..modeling.mixin import EditableMixin
+from ..modeling.mixin import EditableMixin, check_model
 from ..reporting.comparison_report import ComparedVariant, Comparison
-from ..reporting.edit_report import EditReport
 from ..runs.files import check_folder
-from ..runs.processes import on_main
 from ..tail.decoder_tail import Tail
 from .edit_variants import EditVariants
+from .settings import EvaluationSettings, edit_config, own_options, split_options
 from .single_edits import evaluate_edits
-from .study import choose_rows
+from .study import EDIT_COLUMNS, choose_rows, saved
 from .tuning import tune_editor
 
 
@@ -29,6 +29,7 @@ def compare_variants(
     model: EditableMixin,
     tokenizer: PreTrainedTokenizerBase,
     variants: EditVariants,
+    evaluation: EvaluationSettings | None = None,
     *,
     validation_edits: Dataset,
     validation_set: Dataset,
@@ -40,10 +41,8 @@ def compare_variants(
     target_success: float = 0.95,
     refinements: int = 2,
     max_steps: int = 10,
-    batch_size: int = 64,
-    seed: int = 0,
     settings: dict[str, Any] | None = None,
-    **evaluation_options: Any,
+    **options: Any,
 ) -> Comparison:
     """
     Tune each variant on validation edits ([`tune_editor`]), then measure it on test edits ([`evaluate_edits`]).
@@ -55,6 +54,8 @@ def compare_variants(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         variants (`dict[str, dict[str, Any]]`):
             Fields of [`EditConfig`] by name, as [`editor_variants`] and [`parameter_variants`] give them.
+        evaluation ([`EvaluationSettings`], *optional*):
+            How to measure. Its batch size and seed are those of tuning too; names and folders are the variants' own.
         validation_edits ([`~datasets.Dataset`]): edits to tune with.
         validation_set ([`~datasets.Dataset`]): sentence pairs to tune with.
         test_edits ([`~datasets.Dataset`]): edits to measure with; none of a source of `validation_edits`.
@@ -65,47 +66,50 @@ def compare_variants(
         target_success (`float`, *optional*, defaults to `0.95`): share of the validation edits that must succeed.
         refinements (`int`, *optional*, defaults to `2`): see [`tune_editor`].
         max_steps (`int`, *optional*, defaults to `10`): the most steps of an edit.
-        batch_size (`int`, *optional*, defaults to `64`): sentences in a batch.
-        seed (`int`, *optional*, defaults to `0`): of the choices at random and of the bootstrap.
         settings (`dict[str, Any]`, *optional*): what else to keep with the results, such as the command.
-        evaluation_options (*optional*): further arguments of [`evaluate_edits`], such as `num_edits`.
+        options (*optional*): fields of [`EvaluationSettings`], and what else [`evaluate_edits`] takes.
 
     Returns:
         [`Comparison`].
 
     Raises:
+        EditableTypeError: if the model is not editable, or a name is neither.
         EditableValueError:
             if there is no variant, a source is among the validation edits and the test edits, or what
             [`tune_editor`] and [`evaluate_edits`] refuse.
     """
+    check_model(model)
+    evaluation, others = split_options(evaluation, options)
+    own = own_options(evaluate_edits)
+    edit_config(compare_variants, model, {name: value for name, value in others.items() if name not in own})
     if not variants:
         raise EditableValueError("There is nothing to compare; give at least one variant.")
     check_folder(output_dir)
     check_apart(validation_edits, test_edits)
     tuning = {"num_edits": num_validation_edits, "num_sentences": num_validation_sentences}
     tuning |= {"target_success": target_success, "refinements": refinements}
+    tuning |= {"batch_size": evaluation.batch_size, "seed": evaluation.seed}
     compared = []
     for name, fields in variants.items():
         folder, overrides = Path(output_dir) / name, {**fields, "max_steps": max_steps}
-        both = {"batch_size": batch_size, "seed": seed, "output_dir": folder, **overrides}
-        tuned = tune_editor(model, tokenizer, validation_edits, validation_set, **tuning, **both)
+        tuned = tune_editor(
+            model, tokenizer, validation_edits, validation_set, output_dir=folder, **tuning, **overrides
+        )
         if not tuned.reached:
             logger.warning(
                 f"{name}: {target_success:.0%} of the edits succeed with none of {len(tuned.tried)} settings."
             )
-        options = {**both, **tuned.chosen.coefficients, **evaluation_options, "name": name}
-        report: EditReport = evaluate_edits(model, tokenizer, test_edits, test_set, **options)
-        moved = sum(
-            tensor.numel() for tensor in Tail(model, model.edit_config.replace(**overrides)).parameters.values()
-        )
-        compared.append(ComparedVariant(name, fields, moved, tuned, report.summary))
+        measuring = dataclasses.replace(evaluation, name=name, output_dir=folder)
+        given = {**overrides, **tuned.chosen.coefficients, **others}
+        report = evaluate_edits(model, tokenizer, test_edits, test_set, measuring, **given)
+        moved = Tail(model, model.edit_config.replace(**overrides)).parameters.values()
+        size = sum(tensor.numel() for tensor in moved)
+        compared.append(ComparedVariant(name, fields, size, tuned, report.summary))
     how = {name: compared[0].summary[name] for name in ("seed", "machine", "versions")}
     how |= {"target_success": target_success, "refinements": refinements, **(settings or {})}
     how["num_validation_edits"] = min(num_validation_edits or math.inf, len(validation_edits))
     how["num_validation_sentences"] = min(num_validation_sentences or math.inf, len(validation_set))
-    comparison = Comparison(compared, how)
-    on_main(lambda: comparison.save(output_dir))
-    return comparison
+    return saved(Comparison(compared, how), output_dir)
 
 
 def check_apart(validation_edits: Dataset, test_edits: Dataset) -> None:
@@ -113,10 +117,9 @@ def check_apart(validation_edits: Dataset, test_edits: Dataset) -> None:
     Raises:
         EditableValueError: if a source is in both: what is chosen for it would be measured with it.
     """
-    columns = ("source", "target", "alternatives")
     edits = {"validation_edits": validation_edits, "test_edits": test_edits}
     sources = [
-        {row["source"].strip() for row in choose_rows(name, rows, columns, None, 0).values()}
+        {row["source"].strip() for row in choose_rows(name, rows, EDIT_COLUMNS, None, 0).values()}
         for name, rows in edits.items()
     ]
     if common := sources[0] & sources[1]:

@@ -1,77 +1,190 @@
 """What all studies share: the rows they choose, the edits they make, and what their rows depend on."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import check_count
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..decoding.generation import resolve_max_new_tokens
-from ..editors.result import EditResult
+from ..decoding.translate import translate_texts
 from ..errors import EditableValueError, NonFiniteEditError
+from ..measures.observation import Observation
+from ..measures.scored_test_set import ScoredTestSet
 from ..mining.mined_edits import choose
-from ..modeling.mixin import EditableMixin
+from ..modeling.mixin import EditableMixin, check_model
 from ..runs.fingerprints import fingerprint_model, fingerprint_rows
-from ..runs.processes import Job, Result, is_main_process, share_out
+from ..runs.processes import Job, Result, is_main_process, on_main, share_out
 from ..runs.provenance import machine, versions
 from .methods.base import EditMethod, make_edit, method_arguments, method_name
+from .settings import EvaluationSettings, edit_config, split_options
 
 
 logger = logging.get_logger(__name__)
 
+EDIT_COLUMNS = ("source", "target", "alternatives")
+PAIR_COLUMNS = ("source", "target")
+Saved = TypeVar("Saved")
 
-def shared_arguments(
-    model: EditableMixin,
-    edits: Sequence[Any],
-    overrides: Mapping[str, Any],
-    method: EditMethod | None,
-    *,
-    name: str,
-    num_beams: int,
-    batch_size: int,
-    max_new_tokens: int | None,
-    seed: int,
-) -> dict[str, Any]:
+
+class Study:
     """
-    What the rows of an evaluation depend on, as a journal keeps it.
+    A model that is edited, and how. Each evaluation makes one.
 
     Args:
+        evaluation (`Callable`): the evaluation, for messages.
         model ([`EditableMixin`]): the model.
-        edits (`Sequence`): the edits, as plain JSON values.
-        overrides (`dict[str, Any]`): fields of [`EditConfig`] that the evaluation was given.
-        method ([`EditMethod`], *optional*): what makes the edits.
-        name, num_beams, batch_size, max_new_tokens, seed: see [`evaluate_edits`].
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
+        settings ([`EvaluationSettings`], *optional*): as the evaluation was given it.
+        options (`dict[str, Any]`): what it was given by name: fields of [`EvaluationSettings`] and [`EditConfig`].
+        method ([`EditMethod`], *optional*): what makes the edits; `None` is the model's own `edit`.
+        unused (`Sequence[str]`, *optional*): fields of [`EvaluationSettings`] that the evaluation has no use for.
+
+    Attributes:
+        model, tokenizer: the same.
+        settings ([`EvaluationSettings`]): all of them.
+        config ([`EditConfig`]): that edits are made with.
+        collator ([`DataCollatorForEditableSeq2Seq`]): with the model and its tokenizer.
+        max_new_tokens (`int`): the most tokens of a translation.
 
     Raises:
-        EditableTypeError: if the model has no `edit`, or an override is no field.
-        EditableValueError: if a number is out of range.
+        EditableTypeError: if the model is not editable, or a name is no field.
+        EditableValueError: if a value is out of range.
     """
+
+    def __init__(
+        self,
+        evaluation: Callable[..., Any],
+        model: EditableMixin,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: EvaluationSettings | None,
+        options: Mapping[str, Any],
+        method: EditMethod | None = None,
+        unused: Sequence[str] = (),
+    ):
+        check_model(model)
+        self.settings, self._overrides = split_options(settings, options, unused)
+        self.config = edit_config(evaluation, model, self._overrides, unused)
+        self.model, self.tokenizer, self._method = model, tokenizer, method
+        self.collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+        self.max_new_tokens = resolve_max_new_tokens(model, self.settings.max_new_tokens)
+
+    def choose_edits(self, edits: Dataset, columns: Sequence[str] = EDIT_COLUMNS) -> dict[int, dict[str, Any]]:
+        """The edits to make, by their index in the dataset; see [`choose_rows`]."""
+        return choose_rows("edits", edits, columns, self.settings.num_edits, self.settings.seed)
+
+    def choose_pairs(self, test_set: Dataset) -> list[dict[str, str]]:
+        """The pairs to measure on; see [`choose_rows`]."""
+        return list(
+            choose_rows("test_set", test_set, PAIR_COLUMNS, self.settings.num_test, self.settings.seed).values()
+        )
+
+    def arguments(self, edits: Sequence[Any]) -> dict[str, Any]:
+        """
+        What the edits depend on, as a journal keeps it.
+
+        Args:
+            edits (`Sequence`): the edits, as plain JSON values.
+        """
+        return {
+            "name": self.settings.name,
+            "model": fingerprint_model(self.model),
+            "edits": fingerprint_rows(edits),
+            "edit_config": self.config.to_dict(),
+            "seed": self.settings.seed,
+            **method_arguments(self._method),
+        }
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Those of a search."""
+        return {"num_beams": self.settings.num_beams, "max_new_tokens": self.max_new_tokens}
+
+    @property
+    def decoding(self) -> dict[str, int]:
+        """How texts are translated; see [`translate_texts`]."""
+        return {**self.limits, "batch_size": self.settings.batch_size}
+
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """How a translated test set is scored."""
+        return {name: getattr(self.settings, name) for name in ("bleu_tokenize", "lowercase")}
+
+    def circumstances(self) -> dict[str, Any]:
+        """What every report says of how its edits were made, and where."""
+        return {
+            "name": self.settings.name,
+            "seed": self.settings.seed,
+            "edit_config": self.config.to_dict(),
+            "length_penalty": self.model.edit_length_penalty(self.config),
+            "machine": machine(self.model.device),
+            "versions": versions(),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What reports with translations say of how they were made."""
+        return {**self.circumstances(), **self.limits, "method": method_name(self._method)}
+
+    def make(self, edit: Mapping[str, Any]) -> Observation:
+        """
+        An edit, and how long it took; it is not left in the model. If it met a value that is not finite, it has no
+        result, and there is a warning.
+
+        Args:
+            edit (`dict[str, Any]`): `source`, `target` and `alternatives`.
+        """
+        inputs = self.collator.edit_inputs(edit, self.model.device)
+        start = time.perf_counter()
+        try:
+            result = make_edit(self.model, inputs, self._method, self._overrides)
+        except NonFiniteEditError as error:
+            logger.warning(f"The edit of {edit['source']!r} failed: {error}")
+            result = None
+        # A result has numbers in it, so a GPU is done.
+        return Observation(edit, result, 1000 * (time.perf_counter() - start))
+
+    def translate(self, sources: Sequence[str]) -> list[str]:
+        """What the model as it is now says."""
+        return translate_texts(self.model, self.tokenizer, sources, **self.decoding)
+
+    def before(self, pairs: Sequence[Mapping[str, str]], translations: Sequence[str]) -> ScoredTestSet:
+        """
+        The test set before any edit.
+
+        Args:
+            pairs (`Sequence[dict[str, str]]`): `source` and `target`, the reference.
+            translations (`list[str]`): what the model says before any edit.
+        """
+        sources, references = ([pair[name] for pair in pairs] for name in PAIR_COLUMNS)
+        return ScoredTestSet(sources, references, translations, seed=self.settings.seed, **self.scoring)
+
+
+def saved(report: Saved, output_dir: str | os.PathLike | None) -> Saved:
+    """A report, written by the main process, if there is a folder for it."""
+    if output_dir is not None:
+        on_main(lambda: report.save(output_dir))
+    return report
+
+
+def edit_row(index: int, seen: Observation) -> dict[str, Any]:
+    """What the rows of all studies say of an edit; `index` is its number in the dataset."""
     return {
-        "name": name,
-        "model": fingerprint_model(model),
-        "edits": fingerprint_rows(edits),
-        "edit_config": model.edit_config.replace(**overrides).to_dict(),
-        "num_beams": check_count("num_beams", num_beams),
-        "batch_size": check_count("batch_size", batch_size),
-        "max_new_tokens": resolve_max_new_tokens(model, max_new_tokens),
-        "seed": seed,
-        **method_arguments(method),
+        "index": index,
+        "source": seen.edit["source"],
+        "target": seen.edit["target"],
+        "failed": seen.result is None,
     }
 
 
-def shared_summary(model: EditableMixin, arguments: Mapping[str, Any], method: EditMethod | None) -> dict[str, Any]:
-    """What every report says of how it was made; `arguments` are those of `shared_arguments`."""
-    config = model.edit_config.replace(**arguments["edit_config"])
-    return {
-        **{key: arguments[key] for key in ("name", "num_beams", "max_new_tokens", "edit_config", "seed")},
-        "method": method_name(method),
-        "length_penalty": model.edit_length_penalty(config),
-        "machine": machine(model.device),
-        "versions": versions(),
-    }
+def losses(seen: Observation) -> dict[str, float | None]:
+    """`l_e` before and after an edit, as rows have them; `None` if it failed."""
+    result = seen.result
+    names = ("initial_loss", "loss")
+    return {name: None if result is None else getattr(result, name) for name in names}
 
 
 def choose_rows(
@@ -97,34 +210,6 @@ def choose_rows(
         )
     indices = choose(len(dataset), wanted, seed)
     return dict(zip(indices, dataset.select(indices).select_columns(list(columns)).to_list(), strict=True))
-
-
-def try_edit(
-    model: EditableMixin,
-    collator: DataCollatorForEditableSeq2Seq,
-    edit: Mapping[str, Any],
-    method: EditMethod | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> tuple[EditResult | None, float]:
-    """
-    An edit, and the milliseconds it took; `None`, with a warning, if it met a value that is not finite.
-
-    Args:
-        model ([`EditableMixin`]): the model to edit.
-        collator ([`DataCollatorForEditableSeq2Seq`]): with its tokenizer.
-        edit (`dict[str, Any]`): `source`, `target` and `alternatives`.
-        method ([`EditMethod`], *optional*): what makes the edit.
-        overrides (`dict[str, Any]`, *optional*): fields of [`EditConfig`] to edit with.
-    """
-    inputs = collator.edit_inputs(edit, model.device)
-    start = time.perf_counter()
-    try:
-        result = make_edit(model, inputs, method, overrides)
-    except NonFiniteEditError as error:
-        logger.warning(f"The edit of {edit['source']!r} failed: {error}")
-        result = None
-    # A result has numbers in it, so a GPU is done.
-    return result, 1000 * (time.perf_counter() - start)
 
 
 def measured(

@@ -13,8 +13,9 @@ from ..decoding.generation import beam_search
 from ..decoding.recorded import RecordedDecoding, record
 from ..errors import EditableError, EditableValueError
 from ..mining.mined_edits import choose
+from ..patches.application import looked_up
 from ..tail.decoder_tail import Tail
-from .references import PREDICTIONS, ReferenceStates
+from .reference_states import PREDICTIONS, ReferenceStates
 
 
 logger = logging.get_logger(__name__)
@@ -71,7 +72,7 @@ class EncodedTestSet:
 
     def translate(self, model: PreTrainedModel, num_beams: int, max_new_tokens: int) -> list[str]:
         """Translations by beam search, in the order of the pairs."""
-        return self._texts(beam_search(model, self._sources, self._expected, num_beams, max_new_tokens))
+        return self._all_texts(beam_search(model, self._sources, self._expected, num_beams, max_new_tokens))
 
     def record(self, num_beams: int, max_new_tokens: int, max_bytes: int) -> list[str]:
         """
@@ -86,7 +87,7 @@ class EncodedTestSet:
         self._limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
         search = (self._tail, self._sources, self._expected)
         recorded = record(*search, max_bytes=max_bytes, **self._limits) if max_bytes else None
-        found = None if recorded is None else self._texts(recorded.translate())
+        found = None if recorded is None else self._all_texts(recorded.translate())
         if found is None or found != said:
             # What was said in other batches may be rounded otherwise. And without a record, edits are decoded in these
             # batches: one that changes nothing must not seem to.
@@ -105,7 +106,7 @@ class EncodedTestSet:
         """What `translate` gives with the parameters that the recorded model has now."""
         if self._recorded is None:
             return self.translate(self._tail.model, **self._limits)
-        return self._texts(self._recorded.translate())
+        return self._all_texts(self._recorded.translate())
 
     def verify(self, translations: Sequence[str], count: int, seed: int) -> None:
         """
@@ -123,8 +124,7 @@ class EncodedTestSet:
         parts = [part.select([row for row, i in enumerate(part.indices) if i in chosen]) for part in self._sources]
         used = [(part, length) for part, length in zip(parts, self._expected, strict=True) if part.indices]
         output = beam_search(self._tail.model, *zip(*used, strict=True), **self._limits)
-        texts = self._tokenizer.batch_decode(list(output.values()), skip_special_tokens=True)
-        for index, text in zip(output, texts, strict=True):
+        for index, text in self._texts(output).items():
             if text != translations[index]:
                 raise EditableError(
                     f"From the record, sentence {index} is translated as {translations[index]!r}; generate gives "
@@ -145,6 +145,12 @@ class EncodedTestSet:
         tokens = self._references.tokens
         return float((self._references.divergences(parameters, tail) * tokens).sum() / tokens.sum())
 
-    def _texts(self, output: Mapping[int, list[int]]) -> list[str]:
-        ids = [output[index] for index in range(len(output))]
-        return list(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
+    def _all_texts(self, output: Mapping[int, list[int]]) -> list[str]:
+        texts = self._texts(output)
+        return [texts[index] for index in range(len(texts))]
+
+    def _texts(self, output: Mapping[int, list[int]]) -> dict[int, str]:
+        """What a search found, or a table that is applied to the model says, by the numbers of the sources."""
+        table, sources = looked_up(self._tail.model), self._encoded[1]
+        ids = [table.get(tuple(sources[index]), found) for index, found in output.items()]
+        return dict(zip(output, self._tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True))
