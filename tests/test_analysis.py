@@ -95,6 +95,13 @@ def test_the_edited_sentence_does_not_count(analyze, tiny_edits, test_set):
     assert list(worst.values()) == sorted(worst.values(), reverse=True)
 
 
+def test_editors_that_move_more_than_the_edited_layers_are_refused(analyze, tmp_path):
+    with pytest.raises(EditableValueError, match="The editor 'finetune_all' moves more than the edited layers"):
+        analyze(editor="finetune_all", num_edits=1)
+    table = analyze(editor="cache", num_edits=2)
+    assert not table.divergences.any() and table.summary["kl"] == 0.0
+
+
 def test_kl_by_similarity(analyze, tiny_edits, test_set):
     analysis = analyze()
     alike = overlap(tiny_edits["source"][:4], test_set["source"][:])

@@ -172,6 +172,15 @@ def test_summary_sums_the_rows_up(evaluate, tiny_model):
     assert (summary["num_edits"], summary["num_test"], summary["failed_edits"]) == (3, 8, 0)
 
 
+def test_a_table_changes_the_sentences_that_it_has(evaluate, tiny_edits, test_set):
+    edits = datasets.Dataset.from_list([{**tiny_edits[0], "source": test_set[3]["source"], "target": "the tree"}])
+    for options in ({}, {"verify": 8}, {"record_gigabytes": 0}):
+        report = evaluate(edits=edits, editor="cache", **options)
+        (row,) = report.rows
+        assert (row["changed"], row["decoded"], row["decode_success"], row["kl"]) == (1, "the tree", True, 0.0)
+        assert row["chrf_drawdown"] != 0.0 and row["steps"] == 0
+
+
 def test_decode_success_is_seen(evaluate, tiny_model, tiny_tokenizer, tiny_edits):
     edit = tiny_edits[0]
     output = tiny_model.generate(

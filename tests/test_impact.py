@@ -131,6 +131,19 @@ def test_a_patch_of_other_layers_is_measured_too(editor, few, tiny_edits):
     assert any(seen)
 
 
+def test_a_table_is_measured_too(editor, few, tiny_edits):
+    editor.model.edit_config = editor.model.edit_config.replace(editor="cache")
+    gate, rows = ImpactGate(editor, few), [{**few[number], "alternatives": ["the dog ."]} for number in (0, 2)]
+    for row in rows:
+        patch = edit(editor, {**row, "target": "the tree buys"})
+        report = gate.measure(patch)
+        expected, *_ = expected_changes(editor, patch, few)
+        assert [each.source for each in report.changed] == [row["source"]] == [each.source for each in expected]
+        assert report.changed[0].after == report.said == "the tree buys"
+        assert report.chrf.difference != 0.0
+        patch.apply(editor.model)
+
+
 def test_the_model_is_the_same_afterwards(editor, few, tiny_edits, monkeypatch):
     editor.model.train()
     edit(editor, tiny_edits[0]).apply(editor.model)

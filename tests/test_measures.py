@@ -264,7 +264,7 @@ def test_a_bad_summary_names_its_measure(evaluate, registered, tmp_path):
 
 
 def test_nothing_is_computed_twice_or_unasked(monkeypatch):
-    asked, scored = [], []
+    asked, scored, counted = [], [], []
     before = ScoredTestSet(["a", "b"], ["x y", "y"], ["x y", "y"], "none")
     seen = Observation({"target": "t"}, None, 1.0, None, before, ["x y", "z"], lambda: asked.append(1) or 0.5)
     assert asked == [] and KL.value(seen) == KL.value(seen) == 0.5 and asked == [1]
@@ -272,7 +272,11 @@ def test_nothing_is_computed_twice_or_unasked(monkeypatch):
     monkeypatch.setattr(
         CorpusScore, "score_of", lambda self, texts: scored.append(type(self).__name__) or score_of(self, texts)
     )
+    count = CorpusScore._count
+    monkeypatch.setattr(CorpusScore, "_count", lambda self, *args: counted.append(args) or count(self, *args))
     row = values_of(seen)
+    # Both scores of two translations before the edit, and of the one that it changed, which the interval counts too.
+    assert len(counted) == 7
     assert sorted(scored) == ["CorpusBleu", "CorpusChrf"] and asked == [1]
     assert row["chrf_drawdown"] == 100.0 - row["chrf"] > 0 and row["changed"] == 1
     assert seen.changes == [(1, "y", "z")] and sorted(before.scorers) == ["bleu", "chrf"]
