@@ -123,7 +123,8 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
                 below[0].axvline(mean, color=color, linestyle="--", linewidth=1.2)
             else:
                 strip.plot(shown, np.full(len(shown), -position), "|", color=color, alpha=0.5, markersize=11)
-            draw_interval(strip, -position, mean, intervals[position], color, label=_in_words(report))
+            label = f"{describe_drawdown(report)}, {len(report.rows)} edits"
+            draw_interval(strip, -position, mean, intervals[position], color, label=label)
         strip.axvline(0, color="black", linewidth=0.8)
         strip.set(ylim=(0.6 - len(reports), 0.6), yticks=[])
         strip.spines["left"].set_visible(False)
@@ -158,7 +159,8 @@ def drawdown_range(values: np.ndarray) -> tuple[float, float, float]:
     return low, most, max(high, low + 0.01)
 
 
-def _in_words(report: EditReport) -> str:
+def describe_drawdown(report: EditReport) -> str:
+    """The mean drawdown of a report, and its interval, in words."""
     low, high = report.summary["drawdown_interval"]
     mean = f"{report.summary['name']}: mean {report.summary['drawdown']:.2f}"
-    return f"{mean}, 95 % interval {low:.2f} to {high:.2f}, {len(report.rows)} edits"
+    return f"{mean}, 95 % interval {low:.2f} to {high:.2f}"

@@ -14,7 +14,7 @@ from ..errors import EditableFileError, EditableValueError
 from ..measures.columns import with_interval
 from ..measures.statistics import PairedComparison, compare_reports
 from ..runs.files import check_folder, whole_folder
-from .edit_report import EditReport, format_table
+from .edit_report import EditReport, describe_drawdown, format_table
 from .markup import code_block, escape, headings, table, to_html
 
 
@@ -203,12 +203,8 @@ def _read_changes(report: Path) -> dict[int, list[list[Any]]]:
 def _picture_text(path: Path, result: Result) -> str:
     if path.name != "drawdown.png" or not result.reports:
         return f"{path.stem.replace('_', ' ')} of {result.title}"
-    parts = []
-    for report in result.reports:
-        low, high = report.summary["drawdown_interval"]
-        mean = f"{report.summary['name']}: mean {report.summary['drawdown']:.2f}"
-        parts.append(f"{mean}, 95 % interval {low:.2f} to {high:.2f}")
-    return f"How the BLEU drawdown is distributed over edits. {'; '.join(parts)}."
+    described = "; ".join(map(describe_drawdown, result.reports))
+    return f"How the BLEU drawdown is distributed over edits. {described}."
 
 
 def _section(number: int, result: Result, baseline: str, seed: int, pictures: dict[str, bytes]) -> str:
