@@ -1,14 +1,24 @@
 """Beams that share what they have in common find what generate finds."""
 
+import logging
+
 import families
 import pytest
 import torch
+import transformers
 from test_replay import RECORDED, SETTINGS, editable, encoded, texts
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
+import hf_editable
+from hf_editable.decoding import trial
 from hf_editable.decoding.beam_search import BeamSearch, Embeddings, whole_decoder
 from hf_editable.decoding.beams import Selection
 from hf_editable.decoding.generation import frozen
+from hf_editable.decoding.recorded import record
+from hf_editable.models.families import BEAMS_APART
+from hf_editable.models.private_names import PRIVATE_NAMES, installed_releases
+from hf_editable.tail.decoder_tail import Tail
+from hf_editable.tail.prefix_tree import MASKED_FAMILIES
 
 
 LIMITS = {"num_beams": 6, "num_return_sequences": 6, "max_new_tokens": 12}
@@ -117,6 +127,121 @@ def test_precision(dtype):
     sources = encoded(model)
     found = n_best(model, sources)
     assert found is None if dtype == torch.bfloat16 else found == expected(model, sources)
+
+
+def test_searches_that_reach_the_limit_are_not_narrow():
+    model = editable()
+    sources = encoded(model)
+    model.generation_config.eos_token_id = 39
+    with frozen(model):
+        tail = whole_decoder(model, sources, 4)
+        search = BeamSearch(tail, sources, Embeddings(tail, sources))
+        found = texts(search.translate(4, 12))
+    assert search.narrow == [] and {len(ids) for ids in found} == {13}
+    assert found == expected(model, sources, num_beams=4, num_return_sequences=1)
+
+
+def tried(model, sources):
+    """The two ways to a fast search: mining's, and that of translations after edits."""
+    with frozen(model):
+        mined = whole_decoder(model, sources.select([0, 3]), 4)
+        tail = Tail(model, model.edit_config)
+        return mined, record(tail, [sources], [12], num_beams=4, max_new_tokens=12, max_bytes=10**9)
+
+
+@pytest.fixture
+def messages(caplog, monkeypatch):
+    """What was said, by level, as in a new process."""
+    monkeypatch.setattr(trial, "_WARNED", set())
+    caplog.set_level(logging.INFO, "hf_editable")
+
+    def said(level):
+        ours = [each for each in caplog.records if each.name.startswith("hf_editable.")]
+        return [each.getMessage() for each in ours if each.levelname == level]
+
+    return said
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_families_take_the_fast_search_or_are_known_not_to(family, messages):
+    model = editable(family)
+    mined, recorded = tried(model, encoded(model))
+    assert messages("WARNING") == []
+    kind, releases = model.config.model_type, installed_releases()
+    assert (kind in BEAMS_APART) == (family not in RECORDED)
+    if kind in MASKED_FAMILIES:
+        assert mined is not None, f"{kind} is mined slowly with {releases}"
+    if family in RECORDED:
+        assert recorded is not None, f"{kind} is decoded slowly after edits with {releases}"
+    else:
+        assert any(BEAMS_APART[kind] in message for message in messages("INFO"))
+
+
+def test_what_was_not_expected_is_warned_of_once_a_class_with_the_releases(monkeypatch, messages):
+    monkeypatch.setattr(BeamSearch, "_logits", lambda *args: 1 / 0)
+    model = editable()
+    for _ in range(2):
+        assert tried(model, encoded(model)) == (None, None)
+    (message,) = messages("WARNING")
+    assert "EditableMarianMTModel" in message and "ZeroDivisionError" in message and "slower, not wrong" in message
+    for package in (hf_editable, torch, transformers):
+        assert f"{package.__name__} {package.__version__}" in message
+    model = editable("bart")
+    tried(model, encoded(model))
+    assert len(messages("WARNING")) == 2
+
+
+def test_other_scores_than_those_of_generate_are_warned_of(monkeypatch, messages):
+    scores = Selection._scores
+    monkeypatch.setattr(Selection, "_scores", lambda *args: 0.9 * scores(*args))
+    model = editable()
+    assert tried(model, encoded(model)) == (None, None)
+    assert "scores of translations were not those of generate" in messages("WARNING")[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["device", "python", "cpu"],
+)
+def test_memory_that_runs_out_is_not_a_reason(error, monkeypatch, messages):
+    def raising(*args):
+        raise error
+
+    monkeypatch.setattr(BeamSearch, "_logits", raising)
+    model = editable()
+    with pytest.raises(type(error)):
+        tried(model, encoded(model))
+    assert messages("WARNING") == []
+
+
+def test_reasons_that_are_known_need_no_trial(monkeypatch, messages):
+    monkeypatch.setattr(BeamSearch, "translate", None)
+    model = editable()
+    sources = encoded(model)
+    entry = next(entry for entry in PRIVATE_NAMES if "decoding.beams" in entry.used_in)
+    monkeypatch.setattr(
+        trial, "missing_names", lambda module: (entry,) if module == "hf_editable.decoding.beams" else ()
+    )
+    assert tried(model, sources) == (None, None)  # of that there was a warning when the module was imported
+    assert messages("WARNING") == [] and entry.name in messages("INFO")[0]
+    model.set_attn_implementation("flex_attention")
+    assert tried(model, sources) == (None, None) and "which others it sees" in messages("INFO")[-2]
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+@pytest.mark.parametrize("family", RECORDED)
+def test_no_argument_is_called_by_an_old_name(family, messages):
+    model = editable(family)
+    sources = encoded(model)
+    tried(model, sources)
+    with frozen(model):
+        sources.generate(model, 3, num_beams=3, do_sample=False)
+    assert messages("WARNING") == []
 
 
 def test_what_cannot_share(monkeypatch):

@@ -6,7 +6,7 @@ from families import build
 from test_prefix_tree import LABELS, source
 
 from hf_editable import EditConfig
-from hf_editable.editors.problem import TranslationEditProblem
+from hf_editable.editors.problems.translation_problem import TranslationEditProblem
 from hf_editable.numerics import bounds
 from hf_editable.numerics.bounds import LeadingScores, NormalizerBound
 from hf_editable.numerics.scoring import PADDING

@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM
 import plain
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditConfig
 from hf_editable.decoding.encoded_sources import EncodedSources
+from hf_editable.modeling.editable_classes import editable_class
 from hf_editable.models.families import beam_search_tokens, decoder_inputs, max_positions
 from hf_editable.numerics.scoring import sequence_scores
 from hf_editable.tail.decoder_tail import Tail
@@ -192,6 +193,20 @@ def test_vanilla_load(family, tmp_path):
     again = AutoEditableModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
     assert torch.equal(full_logits(again, *batch()), full_logits(model, *batch()))
     assert again.edit_config == model.edit_config
+
+
+@every_family
+def test_what_a_class_freezes_stays_so_when_it_is_loaded(family, tmp_path):
+    model = families.build(family)
+    model.save_pretrained(tmp_path)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    plain_model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    for other in (
+        AutoEditableModelForSeq2SeqLM.from_pretrained(tmp_path),
+        AutoEditableModelForSeq2SeqLM.from_model(plain_model),
+        editable_class(type(model)).from_pretrained(tmp_path),
+    ):
+        assert {name for name, parameter in other.named_parameters() if not parameter.requires_grad} == frozen
 
 
 @every_family

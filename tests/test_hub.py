@@ -146,7 +146,7 @@ def test_the_patchs_card(trip):
     assert f'EditPatch.from_pretrained("{PATCH}")' in text and "sinitsin2020editable" in text
     base = seen["train"]["commit"]
     assert f'AutoEditableModelForSeq2SeqLM.from_pretrained("{MODEL}", revision="{base}")' in text
-    assert ModelCard(text).data.base_model == MODEL and "| edit loss after | -" in text
+    assert ModelCard(text).data.base_model == MODEL and "| l_e after the edit | -" in text
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import torch
 
 from hf_editable import EditableFileError, EditableTypeError, EditableValueError, mine_edits
 from hf_editable.cli.commands.mine_edits import main
+from hf_editable.decoding.encoded_sources import EncodedSources
 from hf_editable.mining.mined_edits import INFO_NAME, JOURNAL_NAME
 from hf_editable.mining.miner import SeededSampling
 from hf_editable.runs.fingerprints import fingerprint_model
@@ -58,6 +59,20 @@ def test_batches_equal_one_at_a_time_and_plain_generate(tiny_model, tiny_tokeniz
         beams = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6}
         texts = tiny_tokenizer.batch_decode(tiny_model.generate(inputs.input_ids, **beams), skip_special_tokens=True)
         assert row["alternatives"] == [text for text in dict.fromkeys(texts) if text not in ("", row["target"])]
+
+
+def test_beams_share_what_they_have_in_common(tiny_model, tiny_tokenizer, sources, monkeypatch):
+    generate, searches = EncodedSources.generate, []
+
+    def noted(self, model, max_new_tokens, **options):
+        searches.append(options)
+        return generate(self, model, max_new_tokens, **options)
+
+    monkeypatch.setattr(EncodedSources, "generate", noted)
+    mine_edits(tiny_model, tiny_tokenizer, sources, **OPTIONS)
+    fast = ["custom_generate" in options for options in searches if options["num_beams"] > 1]
+    # Both ways to try the search, then one for each batch.
+    assert fast == [True, False, True, True, True]
 
 
 def test_sampled_tokens_follow_the_tempered_distribution():

@@ -112,7 +112,7 @@ def test_length_penalty_is_the_models_own_unless_configured(tiny_model):
 def test_nan_leaves_the_model_as_it_was(tiny_model, edit):
     tiny_model.model.decoder.layers[1].fc2.bias.data[3] = float("nan")
     before = state(tiny_model)
-    with pytest.raises(NonFiniteEditError, match="edit loss is nan after 0 steps"):
+    with pytest.raises(NonFiniteEditError, match="l_e of the edit is nan after 0 steps"):
         tiny_model.edit(**edit)
     after = state(tiny_model)
     assert all(torch.equal(after[name].nan_to_num(7.0), before[name].nan_to_num(7.0)) for name in before)

@@ -8,7 +8,7 @@ from families import FAMILIES, build
 
 from hf_editable import EditConfig
 from hf_editable.editors import make_editor
-from hf_editable.editors.problem import TranslationEditProblem
+from hf_editable.editors.problems.translation_problem import TranslationEditProblem
 from hf_editable.numerics.gradients import recomputed, with_gradients
 from hf_editable.numerics.scoring import PADDING, token_log_probs
 from hf_editable.tail.decoder_tail import Tail

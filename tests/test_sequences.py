@@ -10,7 +10,7 @@ import torch
 
 from hf_editable import DataCollatorForEditableSeq2Seq, EditableFileError, EditableTypeError, EditableValueError
 from hf_editable.cli.commands.edit_sequence import main
-from hf_editable.editors.constraint import constraint_value
+from hf_editable.editors.problems.constraint import constraint_value
 from hf_editable.evaluation import SequenceReport, edit_sequence
 
 

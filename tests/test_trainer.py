@@ -133,14 +133,14 @@ def test_without_edits_it_trains_on_the_base_loss(make_trainer):
 @pytest.mark.parametrize("rate, learned, moves", [(1e-2, True, True), (0.0, True, False), (1e-2, False, False)])
 def test_coefficients_move_with_their_learning_rate(make_trainer, tiny_model, rate, learned, moves):
     tiny_model.edit_config = tiny_model.edit_config.replace(learn_coefficients=learned)
-    trainer = make_trainer(editor_learning_rate=rate, weight_decay=0.1)
+    trainer = make_trainer(coefficients_learning_rate=rate, weight_decay=0.1)
     before = trainer.model.editor.coefficients()
     trainer.train()
     assert (trainer.model.editor.coefficients() != before) == moves
 
 
 def test_coefficients_have_no_weight_decay(make_trainer):
-    optimizer = make_trainer(weight_decay=0.1, editor_learning_rate=0.5).create_optimizer()
+    optimizer = make_trainer(weight_decay=0.1, coefficients_learning_rate=0.5).create_optimizer()
     groups = [group for group in optimizer.param_groups if group["lr"] == 0.5]
     assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.0)]
 
@@ -241,6 +241,25 @@ def test_saved_checkpoint_is_a_plain_one(make_trainer, rows):
     assert not hasattr(plain, "edit")
 
 
+def test_training_goes_on_from_a_loaded_checkpoint_and_loses_nothing(
+    make_trainer, tiny_model, tiny_tokenizer, rows, tmp_path
+):
+    tiny_model.save_pretrained(tmp_path / "start")
+    editable = make_trainer(model=AutoEditableModelForSeq2SeqLM.from_pretrained(tmp_path / "start"))
+    args = TranslationTrainingArguments(output_dir=str(tmp_path / "plain"), **TRAINING)
+    vanilla = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "start")
+    for trainer in (
+        editable,
+        TranslationTrainer(vanilla, args, train_dataset=rows, processing_class=tiny_tokenizer),
+    ):
+        trainer.train()
+        trainer.save_model()
+        weights = trainer.model.state_dict()
+        saved = AutoModelForSeq2SeqLM.from_pretrained(trainer.args.output_dir).state_dict()
+        assert {name for name in weights if not name.startswith("editor.")} == set(saved)
+        assert all(torch.equal(weights[name], tensor) for name, tensor in saved.items())
+
+
 def test_token_batches_hold_each_row_once_within_the_limit():
     lengths = [3, 9, 4, 4, 2, 30, 5, 9]
     epoch = 0
@@ -260,7 +279,7 @@ def test_token_batches_hold_each_row_once_within_the_limit():
     [
         ({"c_edit": -1.0}, r"c_edit=-1\.0.*0 or more"),
         ({"c_loc": float("nan")}, "c_loc=nan.*finite"),
-        ({"editor_learning_rate": -1e-2}, r"editor_learning_rate=-0\.01.*0 or more"),
+        ({"coefficients_learning_rate": -1e-2}, r"coefficients_learning_rate=-0\.01.*0 or more"),
         ({"base_loss": "mse"}, "base_loss='mse'.*cross_entropy, distillation"),
         ({"edits_per_step": 0}, "edits_per_step=0.*1 or more"),
         ({"max_tokens_per_batch": 0}, "max_tokens_per_batch=0.*1 or more"),

@@ -34,7 +34,7 @@ def test_bfloat16_is_near_and_keeps_full_precision_weights(make_trainer, tiny_mo
 
 def test_gradients_are_clipped(make_trainer):
     # With plain gradient descent at rate 1, a step moves the weights by the norm of their gradient.
-    settings = {"optim": "sgd", "learning_rate": 1.0, "editor_learning_rate": 1.0, "max_steps": 1}
+    settings = {"optim": "sgd", "learning_rate": 1.0, "coefficients_learning_rate": 1.0, "max_steps": 1}
     for limit in (0.01, 0.0):
         trainer = make_trainer(max_grad_norm=limit, **settings)
         before = [weight.detach().clone() for weight in trainer.model.parameters()]
@@ -115,7 +115,7 @@ def test_held_out_edits_are_measured_as_single_edits_are(make_trainer, rows, tin
 def test_training_stops_early_by_an_edit_metric(make_trainer, rows, tiny_edits):
     # At learning rate 0 no metric becomes better.
     objects = {"eval_edit_dataset": tiny_edits, "eval_dataset": rows, "callbacks": [EarlyStoppingCallback(2)]}
-    settings = {"learning_rate": 0.0, "editor_learning_rate": 0.0, "max_steps": 9, "save_strategy": "steps"}
+    settings = {"learning_rate": 0.0, "coefficients_learning_rate": 0.0, "max_steps": 9, "save_strategy": "steps"}
     trainer = make_trainer(
         objects=objects,
         eval_strategy="steps",

@@ -18,9 +18,9 @@ from hf_editable import (
     EditReport,
     NonFiniteEditError,
 )
-from hf_editable.cli.commands import compare_editors, compare_parameters
+from hf_editable.cli.commands import compare_optimizers, compare_parameters
 from hf_editable.evaluation.comparison import compare_variants
-from hf_editable.evaluation.edit_variants import editor_variants, parameter_variants
+from hf_editable.evaluation.edit_variants import optimizer_variants, parameter_variants
 from hf_editable.evaluation.tuning import TUNING_NAME, _Search, tune_editor
 from hf_editable.reporting.comparison_report import Comparison, plot_comparison
 from hf_editable.reporting.tuned_editor import TriedSetting
@@ -207,12 +207,12 @@ def test_bad_arguments_raise(tune, options, error, message):
         tune(**options)
 
 
-def test_editor_variants():
+def test_optimizer_variants():
     names = ["gd", "scaled_gd", "rprop", "rmsprop", "momentum", "adam"]
-    assert editor_variants() == {name: {"optimizer": name} for name in names}
-    assert editor_variants(["adam"]) == {"adam": {"optimizer": "adam"}}
+    assert optimizer_variants() == {name: {"optimizer": name} for name in names}
+    assert optimizer_variants(["adam"]) == {"adam": {"optimizer": "adam"}}
     with pytest.raises(EditableValueError, match="There is no 'sgd' to compare, but gd, scaled_gd"):
-        editor_variants(["adam", "sgd"])
+        optimizer_variants(["adam", "sgd"])
 
 
 def moved(model, fields):
@@ -251,7 +251,7 @@ def compare(tiny_model, tiny_tokenizer, tiny_edits, pairs, tmp_path):
 
     def run(**options):
         arguments = {
-            "variants": editor_variants(["rprop", "gd"]),
+            "variants": optimizer_variants(["rprop", "gd"]),
             "validation_edits": tiny_edits.select(range(2)),
             "validation_set": pairs.select(range(5)),
             "test_edits": tiny_edits.select(range(2, 5)),
@@ -288,7 +288,7 @@ def test_comparison_measures_what_was_chosen(compare, tiny_model, tmp_path, monk
 
 
 def test_table_names_those_that_missed(compare, tmp_path):
-    comparison = compare(variants=editor_variants(["rprop", "gd"]))
+    comparison = compare(variants=optimizer_variants(["rprop", "gd"]))
     assert "\\*" not in comparison.markdown()
     missed = comparison.variants[1]
     missed.tuned.reached = False
@@ -304,7 +304,7 @@ def test_table_names_those_that_missed(compare, tmp_path):
 
 
 def test_no_picture_without_matplotlib(compare, tmp_path, monkeypatch):
-    comparison = compare(variants=editor_variants(["gd"]))
+    comparison = compare(variants=optimizer_variants(["gd"]))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     warnings = []
     monkeypatch.setattr("hf_editable.reporting.drawing.logger.warning", warnings.append)
@@ -339,7 +339,7 @@ def argv(tiny_model, tiny_tokenizer, tiny_edits, pairs, tmp_path):
 
 def test_commands(argv, tmp_path, capsys):
     out = tmp_path / "editors"
-    assert compare_editors.main([*argv, "--output_dir", str(out), "--names", "rmsprop", "adam"]) == 0
+    assert compare_optimizers.main([*argv, "--output_dir", str(out), "--names", "rmsprop", "adam"]) == 0
     table = capsys.readouterr().out
     assert table == (out / "table.md").read_text() and "| adam |" in table and "--names rmsprop adam" in table
     variants = Comparison.load(out).variants
@@ -359,7 +359,7 @@ def test_commands(argv, tmp_path, capsys):
     assert {variant.summary["num_edits"] for variant in variants} == {2}
 
 
-@pytest.mark.parametrize("command", [compare_editors.main, compare_parameters.main])
+@pytest.mark.parametrize("command", [compare_optimizers.main, compare_parameters.main])
 def test_commands_refuse_to_measure_what_they_tune_with(command, argv, tmp_path, capsys):
     out = ["--output_dir", str(tmp_path / "out")]
     for options, message in (

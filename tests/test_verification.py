@@ -17,7 +17,7 @@ from hf_editable import (
     TranslationEditor,
 )
 from hf_editable.correction.verification import Verification, VerifiedEdit, _pushing_out, shortened
-from hf_editable.editors.problem import JointEditProblem
+from hf_editable.editors.problems.translation_problem import JointEditProblem
 from hf_editable.evaluation.methods import VerifiedEditing
 from hf_editable.tail.decoder_tail import Tail
 

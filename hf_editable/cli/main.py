@@ -25,36 +25,60 @@ class Command:
     summary: str
 
 
-# In the order in which they are shown.
-COMMANDS = {
-    "edit": Command("edit_translation", "correct one translation of a model, and save the edit"),
-    "apply": Command("apply_edits", "apply a file of corrections, a patch or a store; save the corrected model"),
-    "list": Command("list_edits", "list the edits of a store, or show one and what it changed"),
-    "revert": Command("revert_edit", "take an edit out of a store, and make the later ones anew"),
-    "export": Command("export_edits", "write one edit of a store, or all of them, as one patch"),
-    "mistakes": Command("find_mistakes", "list what a model translates worst, as a file of corrections"),
-    "app": Command("open_page", "open a page in the browser to try edits on"),
-    "prepare": Command("prepare_data", "prepare translation data: splits and a tokenizer"),
-    "train": Command("train_baseline", "train a translation model from scratch"),
-    "mine": Command("mine_edits", "mine edits from a model, to train and to measure with"),
-    "make-editable": Command("train_editable", "train a model so that edits of it stay local (Editable Training)"),
-    "evaluate": Command("evaluate_edits", "measure what single edits cost everything else"),
-    "report": Command("build_report", "put all results of a folder on one page"),
+# What people come for, and what each command of it does, in the order in which they are shown.
+GROUPS = {
+    "correct a model": {
+        "edit": Command("edit_translation", "correct one translation of a model, and save the edit"),
+        "apply": Command("apply_edits", "apply a file of corrections, a patch or a store; save the corrected model"),
+        "mistakes": Command("find_mistakes", "list what a model translates worst, as a file of corrections"),
+        "app": Command("open_page", "open a page in the browser to try edits on"),
+    },
+    "keep edits in a store": {
+        "list": Command("list_edits", "list the edits of a store, or show one and what it changed"),
+        "revert": Command("revert_edit", "take an edit out of a store, and make the later ones anew"),
+        "export": Command("export_edits", "write one edit of a store, or all of them, as one patch"),
+    },
+    "measure edits": {
+        "mine": Command("mine_edits", "mine edits from a model, to measure and to train with"),
+        "evaluate": Command("evaluate_edits", "measure what single edits cost everything else"),
+        "sequence": Command("edit_sequence", "make edits on top of each other; measure their cost, and which hold"),
+        "generality": Command("measure_generality", "measure whether edits carry over to variants of their sources"),
+        "analyze": Command("analyze_edits", "show which sentences edits change, and how alike edits are"),
+        "compare-editors": Command(
+            "compare_editors", "compare editors side by side: the model's own, fine-tuning, ..."
+        ),
+        "compare-optimizers": Command("compare_optimizers", "compare the optimizers that edits take their steps with"),
+        "compare-parameters": Command(
+            "compare_parameters", "compare which layers and parts of the decoder edits move"
+        ),
+        "report": Command("build_report", "put all results of a folder on one page"),
+    },
+    "train a model": {
+        "prepare": Command("prepare_data", "prepare translation data: splits and a tokenizer"),
+        "train": Command("train_baseline", "train a translation model from scratch"),
+        "make-editable": Command("train_editable", "train a model so that edits of it stay local (Editable Training)"),
+        "mine-prefixes": Command("mine_prefixes", "add prefixes to mined edits, to train for beam search too"),
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 _EPILOG = """exit codes:
   0 done    1 an error, told in one line    2 wrong arguments
   3 an edit was not made, or not accepted    130 interrupted"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def _listed(group: dict[str, Command]) -> str:
     width = max(map(len, COMMANDS))
-    listed = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return "\n".join(f"  {name:{width}}  {command.summary}" for name, command in group.items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n\n".join(f"{title}:\n{_listed(group)}" for title, group in GROUPS.items())
     parser = argparse.ArgumentParser(
         prog="hf-editable",
         usage="hf-editable [--json] [--debug] COMMAND [options]",
         description="Correct single translations of a model, and measure what else changed.\n\n"
-        f"commands:\n{listed}\n\n"
+        f"{listed}\n\n"
         "hf-editable COMMAND --help lists the options of each.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -80,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         argv (`list[str]`, *optional*): the arguments; `None` takes those of the process.
 
     Returns:
-        `int`: the exit code, see [`~cli.running.run_main`].
+        `int`: the exit code, see [`~cli.shared.running.run_main`].
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     own = next((place for place, text in enumerate(arguments) if not text.startswith("-")), len(arguments))

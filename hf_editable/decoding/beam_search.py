@@ -15,6 +15,7 @@ from ..tail.decoder_tail import Tail
 from ..tail.prefix_tree import takes_prefix_trees
 from .beams import Beams, Selection
 from .encoded_sources import EncodedSources
+from .trial import follows_generate
 
 
 logger = logging.get_logger(__name__)
@@ -230,28 +231,16 @@ def whole_decoder(model: PreTrainedModel, sources: EncodedSources, num_beams: in
         sources ([`EncodedSources`]): a few sources to try it with.
         num_beams (`int`): beam size.
     """
-    if num_beams < 2 or not takes_prefix_trees(model):
+    if num_beams < 2:
+        return None
+    name = type(model).__name__
+    if not takes_prefix_trees(model):
+        logger.info(f"Beams of {name} do not share what they have in common: its family is not known to allow it.")
         return None
     try:
         tail = Tail(model, EditConfig(layers_to_transform=0))
-    except EditableError:  # not every model that translates can be edited
+    except EditableError as error:  # not every model that translates can be edited
+        logger.info(f"Beams of {name} cannot share what they have in common: {error}")
         return None
     search = BeamSearch(tail, sources, Embeddings(tail, sources))
     return tail if follows_generate(search, min(num_beams, 4), max_new_tokens=4) else None
-
-
-def follows_generate(search: BeamSearch, num_beams: int, max_new_tokens: int) -> bool:
-    """Whether a search scores its translations as `generate` does, which equal tokens alone would not show."""
-    model = search.model
-    # With fewer bits, rounding would decide too often for the two kinds of search to agree.
-    if model.dtype not in (torch.float32, torch.float64) or torch.get_float32_matmul_precision() != "highest":
-        return False
-    options = {"num_beams": num_beams, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
-    try:
-        search.check_exact()
-        search.translate(num_beams, max_new_tokens)
-        expected = search.sources.generate(model, max_new_tokens, **options).sequences_scores
-    except Exception as error:  # whatever a decoder raises that has its own ways with caches and masks
-        logger.info(f"Beams of {type(model).__name__} cannot share what they have in common: {error!r}")
-        return False
-    return torch.allclose(search.scores, expected, rtol=1e-4, atol=1e-4)

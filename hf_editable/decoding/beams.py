@@ -8,6 +8,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from ..models.private_names import check_private_names
+
+
+check_private_names(__name__)
 
 # Sums of log-probabilities closer than this may compare either way: rounding in single precision moves them, by at
 # most 7e-6 where it was measured.
@@ -215,6 +219,7 @@ class Selection:
         rival = running[:, beams]
         if scores.shape[1] > self._kept:
             rival = torch.maximum(rival, scores[:, self._kept])
-        goes_on = (last - rival < NARROW) & (rival > _IMPOSSIBLE)
+        # At the limit on the length all end, so none goes on.
+        goes_on = (last - rival < NARROW) & (rival > _IMPOSSIBLE) & (last > _IMPOSSIBLE)
         boundary = kept[:, beams - 1] - kept[:, beams] < NARROW
         return goes_on | (boundary & ended[:, beams - 1 : beams + 1].any(1) & (kept[:, beams] > _IMPOSSIBLE))

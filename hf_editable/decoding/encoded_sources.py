@@ -14,6 +14,10 @@ from transformers import (
 )
 
 from ..models.families import cache_argument, encoder_output
+from ..models.private_names import check_private_names
+
+
+_ALL_NAMES_ARE_THERE = not check_private_names(__name__)
 
 
 @dataclass
@@ -87,7 +91,7 @@ class _BeamCache(EncoderDecoderCache):
 def _takes_beam_cache(model: PreTrainedModel) -> bool:
     """Whether generate would make a cache of this kind."""
     settings = model.generation_config
-    usual = settings.cache_implementation is None and settings.use_cache is not False
+    usual = _ALL_NAMES_ARE_THERE and settings.cache_implementation is None and settings.use_cache is not False
     return usual and model._supports_default_dynamic_cache() and not hasattr(model, "_reorder_cache")
 
 

@@ -6,9 +6,10 @@ from transformers.utils import logging
 
 from ..numerics.scoring import MOST_LOGITS
 from ..tail.decoder_tail import Tail
-from .beam_search import BeamSearch, follows_generate
+from .beam_search import BeamSearch
 from .encoded_sources import EncodedSources
 from .generation import beam_search
+from .trial import follows_generate
 from .visited_prefixes import VisitedPrefixes
 
 

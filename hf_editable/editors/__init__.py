@@ -8,7 +8,8 @@ import pkgutil
 
 from .gradient import GradientEditor
 from .optimizers import Adam, GradientDescent, Momentum, RMSProp, RProp, ScaledGradientDescent
-from .protocol import Editor, EditOutcome, EditProblem, EditTerm, Tunable
+from .problems.edit_term import EditTerm
+from .protocol import Editor, EditOutcome, EditProblem, Tunable
 from .registry import editor_names, make_editor, register_editor, unregister_editor
 
 

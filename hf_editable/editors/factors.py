@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..patches.changes import LowRank
 from ..tail.linear_capture import LinearCalls
-from .problem import JointEditProblem, TranslationEditProblem
+from .problems.translation_problem import JointEditProblem, TranslationEditProblem
 from .protocol import EditProblem
 
 

@@ -14,8 +14,8 @@ from ..checks import check_count
 from ..errors import EditableImportError, EditableValueError
 from ..models.families import decoder_inputs
 from ..numerics.scoring import cross_entropy
-from .constraint import check_finite, constraint_value
-from .problem import JointEditProblem, TranslationEditProblem
+from .problems.constraint import check_finite, constraint_value
+from .problems.translation_problem import JointEditProblem, TranslationEditProblem
 from .protocol import Editor, EditOutcome, Tunable
 from .registry import register_editor
 
@@ -96,7 +96,7 @@ class LoraOptions:
             which modules are adapted; see `target_modules` of [`~peft.LoraConfig`].
         adamw_learning_rate (`float`, *optional*, defaults to `3e-3`): of AdamW.
         weight_decay (`float`, *optional*, defaults to `0.01`): of AdamW.
-        seed (`int`, *optional*, defaults to `0`): of the adapters' first values, the same for every edit.
+        adapter_seed (`int`, *optional*, defaults to `0`): of the adapters' first values, the same for every edit.
 
     Raises:
         EditableImportError: if PEFT is not installed.
@@ -108,7 +108,7 @@ class LoraOptions:
     adapted_modules: str | list[str] = "all-linear"
     adamw_learning_rate: float = 3e-3
     weight_decay: float = 0.01
-    seed: int = 0
+    adapter_seed: int = 0
 
     def __post_init__(self):
         try:
@@ -118,7 +118,7 @@ class LoraOptions:
                 f"The editor 'lora' needs PEFT, which cannot be imported ({error}). pip install hf_editable[lora]."
             ) from error
         check_count("rank", self.rank)
-        check_count("seed", self.seed, least=0)
+        check_count("adapter_seed", self.adapter_seed, least=0)
         _check_rates(self.adamw_learning_rate, self.weight_decay)
         if not 0 < self.alpha < float("inf"):
             raise EditableValueError(f"alpha={self.alpha!r}: it must be a number above 0, such as 16.0.")
@@ -171,7 +171,7 @@ class LoraTuning(Editor):
         config = LoraConfig(
             r=options.rank, lora_alpha=options.alpha, target_modules=options.adapted_modules, lora_dropout=0.0
         )
-        with _seeded(options.seed, working.device):
+        with _seeded(options.adapter_seed, working.device):
             try:
                 inject_adapter_in_model(config, working)
             except ValueError as error:

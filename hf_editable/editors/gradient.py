@@ -18,7 +18,8 @@ from ..numerics.gradients import recomputed
 from ..patches.changes import Whole
 from .coefficients import POSITIVE, Coefficient
 from .factors import StepFactors, agree, noted_factors
-from .protocol import Editor, EditOutcome, EditProblem, EditTerm, Tunable
+from .problems.edit_term import EditTerm
+from .protocol import Editor, EditOutcome, EditProblem, Tunable
 
 
 # Values of the optimizers' other coefficients that tuning tries.
@@ -273,6 +274,6 @@ def _whole(loss: Tensor) -> "EditTerm":
 def _check_finite(loss: Tensor, steps: int) -> None:
     if not torch.isfinite(loss):
         raise NonFiniteEditError(
-            f"The edit loss is {loss.item()} after {steps} steps; the model is unchanged. Check its weights for NaN, "
-            "or lower the learning rate of the edit."
+            f"l_e of the edit is {loss.item()} after {steps} steps; the model is unchanged. Check its weights for "
+            "NaN, or lower the learning rate of the edit."
         )

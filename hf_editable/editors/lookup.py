@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from ..decoding.generation import frozen
 from ..numerics.scoring import PADDING
 from ..patches.changes import Lookup
-from .constraint import constraint_value
-from .problem import JointEditProblem, TranslationEditProblem
+from .problems.constraint import constraint_value
+from .problems.translation_problem import JointEditProblem, TranslationEditProblem
 from .protocol import Editor, EditOutcome
 from .registry import register_editor
 
@@ -21,7 +22,8 @@ class ExactMatchCache(Editor):
 
     def forward(self, problem: TranslationEditProblem | JointEditProblem, create_graph: bool = False) -> EditOutcome:
         """See [`Editor`]."""
-        loss = constraint_value(problem.model, problem.edits, problem.length_penalty)
+        with frozen(problem.model), torch.inference_mode(False):
+            loss = constraint_value(problem.model, problem.edits, problem.length_penalty)
         table = {_ids(edit["input_ids"][0], edit["attention_mask"]): _ids(edit["labels"][0]) for edit in problem.edits}
         return EditOutcome({}, torch.tensor(loss), loss, 0, (Lookup(table),))
 

@@ -14,7 +14,7 @@ from ..errors import EditableValueError
 from ..numerics.scoring import cross_entropy, num_tokens, token_kl
 from ..tail.trunk_states import TrunkStates
 from .optimizers import gradient_editor
-from .problem import JointEditProblem, TranslationEditProblem
+from .problems.translation_problem import JointEditProblem, TranslationEditProblem
 from .protocol import Editor, EditOutcome, Tunable
 from .registry import register_editor
 
@@ -32,7 +32,7 @@ class PenaltyOptions:
     Args:
         weight (`float`, *optional*): of the penalty against `l_e`; `None` takes the editor's own, 0 has no penalty.
         num_pairs (`int`, *optional*): how many of the references are taken, at random; `None` takes the editor's own.
-        seed (`int`, *optional*, defaults to `0`): of that choice.
+        pairs_seed (`int`, *optional*, defaults to `0`): of that choice.
 
     Raises:
         EditableValueError: if a number is out of range.
@@ -40,14 +40,14 @@ class PenaltyOptions:
 
     weight: float | None = None
     num_pairs: int | None = None
-    seed: int = 0
+    pairs_seed: int = 0
 
     def __post_init__(self):
         if self.weight is not None and not 0 <= self.weight < float("inf"):
             raise EditableValueError(f"weight={self.weight!r}: it must be 0 or a number above it, such as 1.0.")
         if self.num_pairs is not None:
             check_count("num_pairs", self.num_pairs)
-        check_count("seed", self.seed, least=0)
+        check_count("pairs_seed", self.pairs_seed, least=0)
 
 
 class _PenalizedProblem:
@@ -110,7 +110,7 @@ class PenalizedEditor(Editor):
     @torch.no_grad()
     def recorded(self, problem: Problem) -> list[tuple[TrunkStates, Tensor]]:
         """The references' trunk states and labels, in batches."""
-        batch = problem.references.batch(problem.model, self.num_pairs, self.options.seed)
+        batch = problem.references.batch(problem.model, self.num_pairs, self.options.pairs_seed)
         parts = [batch[name].split(_BATCH) for name in ("input_ids", "attention_mask", "labels")]
         return [(problem.tail.record(*part), part[2]) for part in zip(*parts, strict=True)]
 
@@ -180,7 +180,7 @@ class ElasticWeightConsolidation(PenalizedEditor):
     def penalty(self, problem: Problem) -> Penalty:
         """See [`PenalizedEditor`]."""
         tail, references = problem.tail, problem.references
-        key = ("fisher", tuple(tail.parameters), self.num_pairs, self.options.seed)
+        key = ("fisher", tuple(tail.parameters), self.num_pairs, self.options.pairs_seed)
         fisher = references.once(problem.model, key, lambda: self.fisher_information(problem))
         start = {name: parameter.detach().clone() for name, parameter in tail.parameters.items()}
 

@@ -1,6 +1,6 @@
 """What an editor is, what it solves, and what it gives back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -10,24 +10,6 @@ from transformers import PreTrainedModel
 from ..configuration import EditConfig
 from ..patches.changes import Change, Whole
 from ..tail.decoder_tail import Tail
-
-
-@dataclass
-class EditTerm:
-    """
-    `l_e` at some parameters, and how to compute it with a graph.
-
-    Args:
-        value (`torch.Tensor` of shape `()`): `l_e`.
-        loss (`Callable`): gives it with a graph, from the parameters and tensors in place of `inputs`.
-        inputs (`list[torch.Tensor]`): what it depends on that has a graph itself.
-        parameters (`list[torch.nn.Parameter]`): what else it depends on.
-    """
-
-    value: Tensor
-    loss: Callable[[dict[str, Tensor], list[Tensor]], Tensor]
-    inputs: list[Tensor]
-    parameters: list[Tensor]
 
 
 class EditProblem(Protocol):

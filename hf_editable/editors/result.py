@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..patches.application import parameters_of
 from ..patches.patch import EditPatch
 from ..runs.fingerprints import fingerprint
-from .problem import JointEditProblem, TranslationEditProblem
+from .problems.translation_problem import JointEditProblem, TranslationEditProblem
 from .protocol import EditOutcome
 
 

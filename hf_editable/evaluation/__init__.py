@@ -11,7 +11,7 @@ from ..reporting.sequence_report import SequenceReport
 from ..reporting.tuned_editor import TunedEditor
 from .analysis import analyze_edits
 from .comparison import compare_variants
-from .edit_variants import editor_variants, parameter_variants
+from .edit_variants import optimizer_variants, parameter_variants
 from .generality import measure_generality
 from .sequences import edit_sequence
 from .settings import EvaluationSettings
@@ -33,7 +33,7 @@ __all__ = [
     "compare_reports",
     "compare_variants",
     "edit_sequence",
-    "editor_variants",
+    "optimizer_variants",
     "evaluate_edits",
     "format_analyses",
     "format_table",

@@ -53,7 +53,7 @@ def compare_variants(
         model ([`EditableMixin`]): the model to edit. It is not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         variants (`dict[str, dict[str, Any]]`):
-            Fields of [`EditConfig`] by name, as [`editor_variants`] and [`parameter_variants`] give them.
+            Fields of [`EditConfig`] by name, as [`optimizer_variants`] and [`parameter_variants`] give them.
         evaluation ([`EvaluationSettings`], *optional*):
             How to measure. Its batch size and seed are those of tuning too; names and folders are the variants' own.
         validation_edits ([`~datasets.Dataset`]): edits to tune with.

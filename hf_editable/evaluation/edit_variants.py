@@ -16,7 +16,7 @@ from ..models.layers import find_decoder_layers
 EditVariants = dict[str, dict[str, Any]]
 
 
-def editor_variants(names: list[str] | None = None) -> EditVariants:
+def optimizer_variants(names: list[str] | None = None) -> EditVariants:
     """
     The optimizers that an edit can take its steps with.
 

@@ -31,6 +31,7 @@ def full_divergence(
         batch_size (`int`): sentences in a batch.
     """
     tokenizer = collator.tokenizer
+    named = {name: parameters[name] for name, _ in model.named_parameters() if name in parameters}  # tied ones once
     sources = tokenizer([pair["source"] for pair in pairs]).input_ids
     targets = tokenizer(text_target=[pair["target"] for pair in pairs]).input_ids
     order = sorted(range(len(pairs)), key=lambda index: len(targets[index]), reverse=True)
@@ -42,7 +43,7 @@ def full_divergence(
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         inputs |= {"decoder_input_ids": decoder_inputs(model, labels), "use_cache": False, "return_dict": True}
         reference = model(**inputs).logits
-        edited = functional_call(model, dict(parameters), kwargs=inputs).logits
+        edited = functional_call(model, named, kwargs=inputs).logits
         total += float(token_kl(reference, edited, labels).sum(dtype=torch.float64))
         tokens += int(num_tokens(labels))
     return total / tokens

@@ -10,6 +10,7 @@ from sacrebleu.metrics import CHRF
 from transformers import PreTrainedTokenizerBase
 
 from ..data.collator import longest_input
+from ..data.references import References
 from ..errors import EditableValueError
 from ..measures.base import says
 from ..measures.edit_measures import DECODE_SUCCESS, STEPS, SUCCESS
@@ -21,7 +22,6 @@ from ..patches.application import changed
 from ..reporting.generality_report import GeneralityReport
 from ..runs.fingerprints import fingerprint_rows
 from ..runs.journal import ROWS_NAME, FinishedRows
-from .methods.base import EditMethod
 from .settings import EvaluationSettings
 from .study import Study, choose_rows, edit_row, measured, saved
 
@@ -40,7 +40,7 @@ def measure_generality(
     *,
     kinds: Sequence[str] = KINDS,
     number_words: Sequence[str] = NUMBER_WORDS,
-    method: EditMethod | None = None,
+    references: References | None = None,
     **options: Any,
 ) -> GeneralityReport:
     """
@@ -58,7 +58,7 @@ def measure_generality(
         settings ([`EvaluationSettings`], *optional*): how to measure.
         kinds (`Sequence[str]`, *optional*): the kinds of variants; see [`make_variant`]. By default all.
         number_words (`Sequence[str]`, *optional*): number words of the source language; by default German ones.
-        method ([`EditMethod`], *optional*): what makes the edits; `None` is the model's own `edit`.
+        references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
         options (*optional*): fields of [`EvaluationSettings`] and of [`EditConfig`].
 
     Returns:
@@ -78,7 +78,7 @@ def measure_generality(
     (0.31, 0.87)
     ```
     """
-    study = Study(measure_generality, model, tokenizer, settings, options, method, _UNUSED)
+    study = Study(measure_generality, model, tokenizer, settings, options, references, _UNUSED)
     if not kinds or not set(kinds) <= set(KINDS):
         raise EditableValueError(f"kinds={list(kinds)!r}: choose one or more of {', '.join(KINDS)}.")
     chosen, output_dir = study.choose_edits(edits), study.settings.output_dir

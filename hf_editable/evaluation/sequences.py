@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..checks import check_count
+from ..data.references import References
 from ..decoding.generation import frozen
-from ..editors.constraint import constraint_value
+from ..editors.problems.constraint import constraint_value
 from ..errors import EditableValueError, NonFiniteEditError
 from ..measures.base import says
 from ..measures.edit_measures import MILLISECONDS, STEPS, SUCCESS
@@ -25,7 +26,6 @@ from ..runs.files import check_folder
 from ..runs.fingerprints import fingerprint_rows
 from ..runs.journal import ROWS_NAME, Journal
 from ..runs.processes import is_main_process
-from .methods.base import EditMethod
 from .settings import EvaluationSettings
 from .study import Study, edit_row, losses, saved
 
@@ -42,7 +42,7 @@ def edit_sequence(
     settings: EvaluationSettings | None = None,
     *,
     counts: Sequence[int] = COUNTS,
-    method: EditMethod | None = None,
+    references: References | None = None,
     **options: Any,
 ) -> SequenceReport:
     """
@@ -64,7 +64,7 @@ def edit_sequence(
         settings ([`EvaluationSettings`], *optional*): how to measure.
         counts (`Sequence[int]`, *optional*, defaults to `(1, 2, 5, 10, 20, 50, 100)`):
             After how many edits to measure. Those above the number of edits are left out; that number is added.
-        method ([`EditMethod`], *optional*): what makes the edits; `None` is the model's own `edit`.
+        references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
         options (*optional*): fields of [`EvaluationSettings`] and of [`EditConfig`].
 
     Returns:
@@ -82,7 +82,7 @@ def edit_sequence(
     >>> [(point["count"], point["bleu"], point["held"]) for point in report.summary["points"]]  # doctest: +SKIP
     ```
     """
-    study = Study(edit_sequence, model, tokenizer, settings, options, method)
+    study = Study(edit_sequence, model, tokenizer, settings, options, references)
     ordered = _in_random_order(study.choose_edits(edits), study.settings.seed)
     pairs = study.choose_pairs(test_set)
     arguments = {

@@ -35,6 +35,9 @@ class EvaluationSettings:
             sacrebleu's tokenizer; `"none"` where the translations are tokenized text.
         lowercase (`bool`, *optional*, defaults to `False`): whether BLEU and chrF ignore case.
         name (`str`, *optional*, defaults to `"model"`): what tables and pictures call the model.
+        max_rounds (`int`, *optional*):
+            Ask beam search after each edit, and go on until it says the target, at most so often; `None` ends an edit
+            once the target outranks its alternatives.
 
     Raises:
         EditableValueError: if a number is out of range, or sacrebleu has no such tokenizer.
@@ -61,6 +64,7 @@ class EvaluationSettings:
     bleu_tokenize: str = "13a"
     lowercase: bool = False
     name: str = "model"
+    max_rounds: int | None = None
 
     def __post_init__(self):
         check_count("seed", self.seed, least=0)
@@ -69,8 +73,9 @@ class EvaluationSettings:
         for name in ("num_edits", "num_test"):
             if (count := getattr(self, name)) is not None:
                 check_count(f"{name}, the number of rows to take", count)
-        if self.max_new_tokens is not None:
-            check_count("max_new_tokens", self.max_new_tokens)
+        for name in ("max_new_tokens", "max_rounds"):
+            if (count := getattr(self, name)) is not None:
+                check_count(name, count)
         check_tokenizer(self.bleu_tokenize)
 
 

@@ -7,6 +7,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..checks import check_count
+from ..data.references import References
 from ..decoding.generation import frozen
 from ..errors import EditableValueError
 from ..measures.observation import Observation
@@ -20,7 +21,6 @@ from ..runs.fingerprints import fingerprint_rows
 from ..runs.journal import ROWS_NAME, FinishedRows
 from ..tail.decoder_tail import Tail
 from .full_divergence import full_divergence
-from .methods.base import EditMethod
 from .settings import EvaluationSettings
 from .study import EDIT_COLUMNS, Study, edit_row, losses, measured, saved
 from .test_set import EncodedTestSet
@@ -36,7 +36,7 @@ def evaluate_edits(
     test_set: Dataset,
     settings: EvaluationSettings | None = None,
     *,
-    method: EditMethod | None = None,
+    references: References | None = None,
     record_gigabytes: float = 4.0,
     verify: int = 0,
     **options: Any,
@@ -60,7 +60,7 @@ def evaluate_edits(
         settings ([`EvaluationSettings`], *optional*):
             How to measure. Its `output_dir` gets `report.json`, `report.md`, `drawdown.png` and `rows.jsonl`, which
             also says of each edit which translations changed: their numbers, and what they were and became.
-        method ([`EditMethod`], *optional*): what makes the edits; `None` is the model's own `edit`.
+        references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
         record_gigabytes (`float`, *optional*, defaults to `4.0`):
             The most memory for the record of the search, in 10⁹ bytes. What does not fit is decoded anew after every
             edit; 0 keeps no record.
@@ -86,7 +86,7 @@ def evaluate_edits(
     (0.76, [0.61, 0.93])
     ```
     """
-    study = Study(evaluate_edits, model, tokenizer, settings, options, method)
+    study = Study(evaluate_edits, model, tokenizer, settings, options, references)
     if not record_gigabytes >= 0:
         raise EditableValueError(f"record_gigabytes={record_gigabytes!r}: it must be 0 or more.")
     memory = (int(record_gigabytes * 1e9), check_count("verify", verify, least=0))

@@ -6,21 +6,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ..correction.verification import Request, Verification
 from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..data.references import References
 from ..decoding.generation import resolve_max_new_tokens
 from ..decoding.translate import translate_texts
+from ..editors.result import EditResult
 from ..errors import EditableValueError, NonFiniteEditError
 from ..measures.observation import Observation
 from ..measures.scored_test_set import ScoredTestSet
 from ..mining.mined_edits import choose
-from ..modeling.mixin import EditableMixin, check_model
+from ..modeling.mixin import EditableMixin, check_model, check_references
+from ..numerics.scoring import PADDING
 from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.processes import Job, Result, is_main_process, on_main, share_out
 from ..runs.provenance import machine, versions
-from .methods.base import EditMethod, make_edit, method_arguments, method_name
 from .settings import EvaluationSettings, edit_config, split_options
 
 
@@ -41,7 +45,7 @@ class Study:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         settings ([`EvaluationSettings`], *optional*): as the evaluation was given it.
         options (`dict[str, Any]`): what it was given by name: fields of [`EvaluationSettings`] and [`EditConfig`].
-        method ([`EditMethod`], *optional*): what makes the edits; `None` is the model's own `edit`.
+        references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
         unused (`Sequence[str]`, *optional*): fields of [`EvaluationSettings`] that the evaluation has no use for.
 
     Attributes:
@@ -63,13 +67,14 @@ class Study:
         tokenizer: PreTrainedTokenizerBase,
         settings: EvaluationSettings | None,
         options: Mapping[str, Any],
-        method: EditMethod | None = None,
+        references: References | None = None,
         unused: Sequence[str] = (),
     ):
         check_model(model)
         self.settings, self._overrides = split_options(settings, options, unused)
         self.config = edit_config(evaluation, model, self._overrides, unused)
-        self.model, self.tokenizer, self._method = model, tokenizer, method
+        check_references(model.editor_with(**self._overrides), references)
+        self.model, self.tokenizer, self._references = model, tokenizer, references
         self.collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
         self.max_new_tokens = resolve_max_new_tokens(model, self.settings.max_new_tokens)
 
@@ -96,7 +101,8 @@ class Study:
             "edits": fingerprint_rows(edits),
             "edit_config": self.config.to_dict(),
             "seed": self.settings.seed,
-            **method_arguments(self._method),
+            **({} if self.settings.max_rounds is None else {"max_rounds": self.settings.max_rounds}),
+            **({} if self._references is None else {"references": self._references.fingerprint()}),
         }
 
     @property
@@ -127,7 +133,8 @@ class Study:
 
     def summary(self) -> dict[str, Any]:
         """What reports with translations say of how they were made."""
-        return {**self.circumstances(), **self.limits, "method": method_name(self._method)}
+        made = {"editor": self.config.editor, "max_rounds": self.settings.max_rounds}
+        return {**self.circumstances(), **self.limits, **made}
 
     def make(self, edit: Mapping[str, Any]) -> Observation:
         """
@@ -140,12 +147,25 @@ class Study:
         inputs = self.collator.edit_inputs(edit, self.model.device)
         start = time.perf_counter()
         try:
-            result = make_edit(self.model, inputs, self._method, self._overrides)
+            result = self._result(inputs)
         except NonFiniteEditError as error:
             logger.warning(f"The edit of {edit['source']!r} failed: {error}")
             result = None
         # A result has numbers in it, so a GPU is done.
         return Observation(edit, result, 1000 * (time.perf_counter() - start))
+
+    def _result(self, inputs: Mapping[str, Tensor]) -> EditResult:
+        rounds = self.settings.max_rounds
+        if rounds is None:
+            return self.model.edit(**inputs, references=self._references, **self._overrides)
+        alternatives = self._texts(inputs["alternative_labels"][0][: self.config.num_alternatives])
+        request = Request(self._texts(inputs["input_ids"])[0], self._texts(inputs["labels"])[0], alternatives)
+        given = (self.model, self.collator, [request], self.settings.num_beams, self._overrides, self._references)
+        return Verification(*given)(rounds).result
+
+    def _texts(self, rows: Tensor) -> list[str]:
+        found = [row[row != PADDING].tolist() for row in rows]
+        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in found if ids]
 
     def translate(self, sources: Sequence[str]) -> list[str]:
         """What the model as it is now says."""

@@ -14,17 +14,21 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..checks import check_count
-from ..configuration import EditConfig, EditOptimizer
+from ..configuration import DEFAULT_EDITOR, EditConfig
 from ..data.collator import DataCollatorForEditableSeq2Seq
+from ..data.references import References
 from ..decoding.generation import frozen
+from ..editors.protocol import Editor
 from ..editors.registry import make_editor
 from ..errors import EditableValueError, NonFiniteEditError
-from ..modeling.mixin import EditableMixin, check_model
+from ..modeling.mixin import EditableMixin, check_model, check_references
+from ..patches.patch import EditPatch
 from ..reporting.tuned_editor import TriedSetting, TunedEditor
 from ..runs.files import check_folder
 from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.journal import Journal
 from ..tail.decoder_tail import Tail
+from .full_divergence import full_divergence
 from .study import choose_rows, measured
 from .test_set import EncodedTestSet
 
@@ -45,19 +49,6 @@ _COARSE = _PER_DECADE // 2
 _LIMITS = (-8 * _PER_DECADE, 4 * _PER_DECADE)
 
 
-_RANGES: dict[str, tuple[float, float]] = {
-    EditOptimizer.GD.value: (1e-2, 1.0),
-    EditOptimizer.SCALED_GD.value: (1e-1, 1e1),
-    EditOptimizer.RPROP.value: (1e-4, 1e-2),
-    EditOptimizer.RMSPROP.value: (1e-4, 1e-2),
-    EditOptimizer.MOMENTUM.value: (1e-2, 1.0),
-    EditOptimizer.ADAM.value: (1e-4, 1e-2),
-}
-
-
-_OTHER_VALUES = {"beta": (0.5, 0.9, 0.99), "momentum": (0.5, 0.9)}
-
-
 def tune_editor(
     model: EditableMixin,
     tokenizer: PreTrainedTokenizerBase,
@@ -71,6 +62,7 @@ def tune_editor(
     batch_size: int = 64,
     output_dir: str | os.PathLike | None = None,
     seed: int = 0,
+    references: References | None = None,
     **edit_overrides: Any,
 ) -> TunedEditor:
     """
@@ -81,9 +73,9 @@ def tune_editor(
     for all settings: no translation is needed. If no setting makes enough edits succeed, the one with the most
     successes is chosen.
 
-    The search starts with a logarithmic grid of step sizes, and goes on beyond its ends as long as that helps. The
-    editor's other coefficients, where it has any, are varied one after the other, each with step sizes of its own.
-    Then the step size is refined around the best setting.
+    What can be tuned, the editor says ([`Editor.tunables`]). The search starts with a logarithmic grid of step sizes,
+    and goes on beyond its ends as long as that helps. The editor's other settings, where it has any, are varied one
+    after the other, each with step sizes of its own. Then the step size is refined around the best setting.
 
     On the processes of `accelerate launch`, all of which must call this, the edits are dealt out.
 
@@ -104,7 +96,9 @@ def tune_editor(
         output_dir (`str`, *optional*):
             Folder for the settings that are finished: a second call with the same arguments goes on with them.
         seed (`int`, *optional*, defaults to `0`): of the choices at random.
-        edit_overrides (*optional*): fields of [`EditConfig`] to edit with, such as `optimizer="adam"`.
+        references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
+        edit_overrides (*optional*):
+            Fields of [`EditConfig`] to edit with, such as `optimizer="adam"` or `editor="kl"`, or its settings.
 
     Returns:
         [`TunedEditor`].
@@ -140,10 +134,13 @@ def tune_editor(
         "edits": fingerprint_rows(chosen_edits),
         "sentences": fingerprint_rows(pairs),
         "edit_config": config.to_dict(),
+        **({} if references is None else {"references": references.fingerprint()}),
     }
     journal = None if output_dir is None else Journal(check_folder(output_dir) / TUNING_NAME, arguments)
-    trials = _Trials(model, tokenizer, config, chosen_edits, (pairs, batch_size), journal)
-    return _Search(trials, target_success).run(refinements)
+    editor = model.editor_with(**edit_overrides)
+    check_references(editor, references)
+    trials = _Trials(model, tokenizer, config, chosen_edits, (pairs, batch_size), journal, references)
+    return _Search(trials, target_success, editor).run(refinements)
 
 
 class _Trials:
@@ -157,11 +154,13 @@ class _Trials:
         edits: Sequence[dict[str, Any]],
         sentences: tuple[Sequence[dict[str, str]], int],
         journal: Journal | None,
+        references: References | None = None,
     ):
         self.config = config
         self._model = model
         self._journal = journal
         collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+        self._collator, self._pairs, self._references = collator, sentences, references
         self._edits = [collator.edit_inputs(edit, model.device) for edit in edits]
         self._finished = [TriedSetting(**row) for row in journal.rows] if journal is not None else []
         self._tail = Tail(model, config)
@@ -174,7 +173,8 @@ class _Trials:
                 return setting
         config = self.config.replace(**coefficients)
         name = ", ".join(f"{value:.3g}" for value in coefficients.values())
-        bar = {"total": len(self._edits), "description": f"Tuning {config.optimizer} ({name})", "leave": False}
+        kind = config.optimizer if config.editor == DEFAULT_EDITOR else config.editor
+        bar = {"total": len(self._edits), "description": f"Tuning {kind} ({name})", "leave": False}
         rows = list(measured(lambda inputs: self._measure(inputs, config), self._edits, **bar))
         whole = [row for row in rows if row is not None]
 
@@ -193,43 +193,54 @@ class _Trials:
         self._finished.append(setting)
         if self._journal is not None:
             self._journal.append([dataclasses.asdict(setting)])
-        logger.info(f"{config.optimizer}, {coefficients}: {setting.success_rate:.1%} succeed, KL {setting.kl}")
+        logger.info(f"{kind}, {coefficients}: {setting.success_rate:.1%} succeed, KL {setting.kl}")
         return setting
 
     def _measure(self, inputs: dict[str, Tensor], config: EditConfig) -> dict[str, Any] | None:
         """What one edit came to; `None` if it met a value that is not finite."""
         start = time.perf_counter()
         try:
-            result = self._model.edit(**inputs, **config.to_dict())
+            result = self._model.edit(**inputs, references=self._references, **config.to_dict())
         except NonFiniteEditError:
             return None
         milliseconds = 1000 * (time.perf_counter() - start)  # the result has numbers in it, so a GPU is done
-        with frozen(self._model):
-            divergence = self._sentences.divergence(self._tail, result.patch.tensors)
+        divergence = self._divergence(result.patch)
         if not math.isfinite(divergence):
             return None
         measured = {"success": result.success, "loss": result.loss, "steps": result.steps}
         return {**measured, "kl": divergence, "milliseconds": milliseconds}
 
+    def _divergence(self, patch: EditPatch) -> float:
+        """How far an edit moves the predictions of the validation references, in nats a token."""
+        values = patch.values(self._model)
+        with frozen(self._model):
+            if values.keys() <= self._tail.parameters.keys():
+                return self._sentences.divergence(self._tail, values)
+            return full_divergence(self._model, values, self._collator, *self._pairs)
+
 
 class _Search:
     """Tries settings of one editor, each next to the best of those before it."""
 
-    def __init__(self, trials: _Trials, target_success: float):
+    def __init__(self, trials: _Trials, target_success: float, editor: Editor | None = None):
         self._trials = trials
+        editor = make_editor(trials.config) if editor is None else editor
         self._target = target_success
-        self._others = make_editor(trials.config).coefficients()
-        del self._others["learning_rate"]
+        tunables = editor.tunables()
+        self._size = next((name for name, tunable in tunables.items() if tunable.scale), None)
+        self._ends = (1.0, 1.0) if self._size is None else tunables[self._size].values
+        self._values = {name: tunable.values for name, tunable in tunables.items() if name != self._size}
+        self._others = {name: _present(editor, name) for name in self._values}
         self._tried: dict[tuple, TriedSetting] = {}
 
     def run(self, refinements: int) -> TunedEditor:
-        low, high = (round(_PER_DECADE * math.log10(end)) for end in _RANGES[self._trials.config.optimizer])
+        low, high = (round(_PER_DECADE * math.log10(end)) for end in self._ends)
         others = dict(self._others)
         best = min(range(low, high + 1, _COARSE), key=lambda step: self._rank(step, others))
         best = self._climb(best, others, _COARSE)
-        for name in self._others:
+        for name, values in self._values.items():
             found = [(self._rank(best, others), best, others)]
-            for value in _OTHER_VALUES[name]:
+            for value in values:
                 varied = {**others, name: value}
                 step = self._climb(best, varied, _COARSE)
                 found.append((self._rank(step, varied), step, varied))
@@ -240,17 +251,19 @@ class _Search:
         return TunedEditor(chosen, chosen.success_rate >= self._target, list(self._tried.values()))
 
     def _climb(self, step: int, others: dict[str, float], spacing: int) -> int:
-        """The best step size on a grid, from one of them to ever better neighbours."""
-        while True:
+        """The best size on a grid, from one of them to ever better neighbours."""
+        while self._size is not None:
             near = [step, step - spacing, step + spacing]
             allowed = [number for number in near if _LIMITS[0] <= number <= _LIMITS[1]]
             best = min(allowed, key=lambda number: self._rank(number, others))
             if best == step:
-                return step
+                break
             step = best
+        return step
 
     def _rank(self, step: int, others: Mapping[str, float]) -> tuple:
-        coefficients = {"learning_rate": float(f"{10 ** (step / _PER_DECADE):.3g}"), **others}
+        size = {} if self._size is None else {self._size: float(f"{10 ** (step / _PER_DECADE):.3g}")}
+        coefficients = {**size, **others}
         key = tuple(coefficients.values())
         if key not in self._tried:
             self._tried[key] = self._trials(coefficients)
@@ -263,3 +276,9 @@ class _Search:
         # Where none succeeds at all, what is left of the loss says which way success lies.
         missed = setting.mean_loss if setting.success_rate == 0 else setting.kl
         return (1, -setting.success_rate, math.inf if missed is None else missed)
+
+
+def _present(editor: Editor, name: str) -> float:
+    """The value that a setting of an editor has, or the one it begins with."""
+    holders = (editor, editor.options, editor.config)
+    return next(getattr(holder, name) for holder in holders if getattr(holder, name, None) is not None)

@@ -32,15 +32,15 @@ def patch_card(facts: Mapping[str, Any], name: str) -> ModelCard:
 
 # {name.rsplit("/", 1)[-1]}
 
-The correction of one translation, made with hf_editable by the method of {METHOD}.
+The correction of one translation, made with hf_editable, which grew from {METHOD}.
 
 ````text
 source:      {one_line(facts["source"])}
 translation: {one_line(facts["translation"])}
 ````
 
-The edit holds if its loss after the edit is at most 0: then the translation outranks every alternative it was tried
-against. It fits one base model only, whose tensors it replaces; any other is refused.
+The edit holds if l_e after it is at most 0: then the translation outranks every alternative it was tried against. It
+fits one base model only, whose tensors it changes; any other is refused.
 
 ```python
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditPatch

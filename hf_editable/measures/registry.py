@@ -19,8 +19,8 @@ PLUGINS = "hf_editable.measures"
 # What else rows and summaries of reports have.
 ROW_KEYS = ("index", "source", "target", "failed", "initial_loss", "loss", "decoded", "changes")
 SUMMARY_KEYS = (
-    "name", "num_beams", "max_new_tokens", "edit_config", "seed", "method", "length_penalty", "machine", "versions",
-    "record", "num_edits", "num_test", "failed_edits", "command", "points",
+    "name", "num_beams", "max_new_tokens", "edit_config", "seed", "editor", "max_rounds", "length_penalty", "machine",
+    "versions", "record", "num_edits", "num_test", "failed_edits", "command", "points",
 )  # fmt: skip
 _MEASURES: dict[str, Measure] = {measure.name: measure for measure in BUILT_IN}
 

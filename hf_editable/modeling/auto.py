@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, Pr
 from ..configuration import EditConfig
 from ..errors import EditableTypeError
 from ..hub.transfer import pin_revision
+from ..models.families import freeze_computed_positions
 from ..models.layers import find_decoder_layers
 from .checkpoints import HUB_NAMES, attach_editor, stored_edit_config
 from .editable_classes import editable_class
@@ -78,6 +79,7 @@ class AutoEditableModelForSeq2SeqLM:
     @classmethod
     def _made_editable(cls, model: PreTrainedModel) -> EditableMixin:
         find_decoder_layers(model)
+        freeze_computed_positions(model)
         if not isinstance(model, EditableMixin):
             model.__class__ = editable_class(type(model))
         return model

@@ -14,13 +14,14 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..configuration import EditConfig
 from ..data.references import References
-from ..editors.problem import JointEditProblem, TranslationEditProblem
+from ..editors.problems.translation_problem import JointEditProblem, TranslationEditProblem
 from ..editors.protocol import Editor
 from ..editors.registry import make_editor
 from ..editors.result import EditResult, edit_result
 from ..errors import EditableTypeError, EditableValueError
 from ..hub.model_card import MeasuredEdits
 from ..hub.transfer import pin_revision
+from ..models.families import freeze_computed_positions
 from ..models.layers import find_decoder_layers
 from ..patches.application import applied, lock, take_back
 from ..patches.patch import EditPatch
@@ -75,6 +76,7 @@ class EditableMixin:
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.config._commit_hash = commit
+        freeze_computed_positions(model)
         attach_editor(model, place, edit_config, kwargs)
         return loaded
 

@@ -10,8 +10,8 @@ from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from ..configuration import EditConfig
-from ..editors.candidates import check_edit
-from ..editors.problem import TranslationEditProblem
+from ..editors.problems.candidates import check_edit
+from ..editors.problems.translation_problem import TranslationEditProblem
 from ..editors.protocol import Editor
 from ..errors import EditableTypeError, EditableValueError
 from ..models.families import decoder_inputs, routing_inputs, routing_loss

@@ -9,17 +9,36 @@ import inspect
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput, MoEModelOutput
 
 from ..errors import EditableTypeError
 from ..numerics.scoring import PADDING, num_tokens
+from .private_names import check_private_names
+
+
+check_private_names(__name__)
 
 
 # Dimension of the batch in the arguments of a decoder layer, by position or name, where it is not the first; `None`
 # for those that all rows share.
 BATCH_DIMENSIONS: dict[str, dict[int | str, int | None]] = {"fsmt": {0: 1, 1: 1, "causal_mask": None}}
+# Families whose beams cannot share what they have in common as [`~decoding.BeamSearch`] has it, and why.
+_ALONG_THE_SEQUENCE = "its decoder layers measure distances along the sequence"
+_TURNED = "its decoder layers turn queries and keys by their places in the sequence"
+BEAMS_APART: dict[str, str] = {
+    "t5": _ALONG_THE_SEQUENCE,
+    "mt5": _ALONG_THE_SEQUENCE,
+    "umt5": _ALONG_THE_SEQUENCE,
+    "longt5": _ALONG_THE_SEQUENCE,
+    "switch_transformers": _ALONG_THE_SEQUENCE,
+    "t5gemma": _TURNED,
+    "t5gemma2": _TURNED,
+    "fsmt": "its decoder layers take caches and masks of a kind of their own",
+    "prophetnet": "its decoder layers predict several tokens at once",
+    "nllb-moe": "its experts take only so many of the tokens that stand side by side",
+}
 
 
 def encoder_output(states: Tensor) -> MoEModelOutput:
@@ -120,6 +139,18 @@ def check_editable(model: PreTrainedModel) -> None:
     devices = sorted({str(device) for device in getattr(model, "hf_device_map", {}).values()})
     if len(devices) > 1 or "disk" in devices:
         raise EditableTypeError(f"{name} is spread over {', '.join(devices)} by device_map. Load it on one device.")
+
+
+def freeze_computed_positions(model: nn.Module) -> None:
+    """
+    Freeze position embeddings that are computed (Marian, Pegasus), as their own classes do when they are constructed.
+
+    `from_pretrained` thaws them, and transformers from 5.24 on has gradients for them. Marian's checkpoints do not
+    hold them, so what training would make of them would be lost.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and hasattr(module, "create_weight"):
+            module.weight.requires_grad_(False)
 
 
 def max_positions(config: PreTrainedConfig, side: str) -> int | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import EditableValueError
-from .changes import Change, Lookup, Whole, changed_values
+from .changes import Change, Lookup, changed_values
 
 
 _APPLIED = "_applied_edit_patches"
@@ -189,14 +189,3 @@ def _copy(values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
 def numbered(patches: Iterable[Any]) -> str:
     """Things in their order, as messages list them."""
     return ", ".join(f"{number}. {patch}" for number, patch in enumerate(patches, 1))
-
-
-@contextmanager
-def weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    with changed(model, (Whole(dict(tensors)),)):
-        yield
-
-
-@torch.no_grad()
-def copy_tensors(values: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    _copy(values, parameters)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -94,7 +94,7 @@ class JsonReport:
         config = ", ".join(f"{name}={value}" for name, value in summary["edit_config"].items() if value is not None)
         facts = [
             *self.facts(),
-            f"Method: {summary['method']}. Edits are scored with length penalty {summary['length_penalty']:g}: "
+            f"Editor: {editor_name(summary)}. Edits are scored with length penalty {summary['length_penalty']:g}: "
             f"{config}.",
             f"Beam {summary['num_beams']}, seed {summary['seed']}.",
             f"Machine: {summary['machine']}. Versions: {made}.",
@@ -102,6 +102,12 @@ class JsonReport:
         if "command" in summary:
             facts.append(f"Command: `{summary['command']}`.")
         return f"{self.table([self])}\n\n" + "".join(f"- {fact}\n" for fact in facts)
+
+
+def editor_name(summary: Mapping[str, Any]) -> str:
+    """What made the edits of a report; reports of earlier versions call it a method."""
+    name = summary.get("editor") or {"edit": "gradient"}.get(summary["method"], summary["method"])
+    return f"{name}, verified" if summary.get("max_rounds") else name
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ..models.private_names import check_private_names
 from ..numerics.scoring import PADDING, full_precision
+
+
+check_private_names(__name__)
 
 
 # Families whose decoder layers know of positions only what is in their hidden states and what their attention is
@@ -25,8 +29,12 @@ _NAME = "hf_editable_prefixes"
 
 def takes_prefix_trees(model: PreTrainedModel) -> bool:
     """Whether the decoder's layers can be run on a [`PrefixTree`]."""
-    config = model.config.get_text_config(decoder=True)
-    return model.config.model_type in MASKED_FAMILIES and config._attn_implementation in MASKED_ATTENTION
+    return model.config.model_type in MASKED_FAMILIES and takes_any_mask(model)
+
+
+def takes_any_mask(model: PreTrainedModel) -> bool:
+    """Whether the decoder's attention can be told for each token which others it sees."""
+    return model.config.get_text_config(decoder=True)._attn_implementation in MASKED_ATTENTION
 
 
 @dataclass(frozen=True)

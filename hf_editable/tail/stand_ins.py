@@ -4,7 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..models.private_names import check_private_names
 from ..numerics.gradients import branch
+
+
+check_private_names(__name__)
 
 
 # The first arguments of every family's decoder layers. FSMT's have others, so they are given recorded calls only.

@@ -70,7 +70,7 @@ class EditableSeq2SeqTrainingArguments(TranslationTrainingArguments):
         edits_per_step (`int`, *optional*, defaults to `1`):
             Edits in each device's micro-batch, at least 1. An optimizer step sees
             `edits_per_step × gradient_accumulation_steps × processes` edits.
-        editor_learning_rate (`float`, *optional*, defaults to `0.001`):
+        coefficients_learning_rate (`float`, *optional*, defaults to `0.001`):
             Learning rate, at least 0, of the editor's own coefficients: the logarithm of its step size α and the logit
             of its decay β. They have no weight decay; the schedule scales this rate as it does `learning_rate`. Adam
             moves α by about this share of it a step, mostly down, as small steps are local: large rates soon make
@@ -116,7 +116,7 @@ class EditableSeq2SeqTrainingArguments(TranslationTrainingArguments):
     edits_per_step: int = field(
         default=1, metadata={"help": "Edits in each device's micro-batch of a training step (1 or more)."}
     )
-    editor_learning_rate: float = field(
+    coefficients_learning_rate: float = field(
         default=1e-3,
         metadata={
             "help": "Learning rate (0 or more) of the editor's coefficients, log(step size) and logit(decay). They "
@@ -132,7 +132,7 @@ class EditableSeq2SeqTrainingArguments(TranslationTrainingArguments):
     def __post_init__(self):
         self._check_whole_layers()
         super().__post_init__()
-        for name in ("c_edit", "c_loc", "editor_learning_rate"):
+        for name in ("c_edit", "c_loc", "coefficients_learning_rate"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise EditableValueError(f"{name}={value!r}: it must be a finite number, 0 or more.")

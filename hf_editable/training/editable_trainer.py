@@ -46,7 +46,7 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
 
     Beside what [`~transformers.Seq2SeqTrainer`] logs, there are `base_loss`, `edit_loss` (nats), `locality_loss`
     (nats a token), `edit_success` (share of edits) and `edit_steps` (mean over edits), each a mean since the last log,
-    and `editor_learning_rate`, the step size α of edits as it is.
+    and what the editor logs: of gradient editors `editor_learning_rate`, the step size α of edits as it is.
 
     Mixed precision, activation checkpointing, `torch_compile` (of the model's own pass; edits run uncompiled) and
     DistributedDataParallel go on working. DeepSpeed, FSDP and tensor parallelism are refused: edits need whole layers.
@@ -138,7 +138,7 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
                 group["params"] = [weight for weight in group["params"] if id(weight) not in own]
             if coefficients:
                 optimizer.add_param_group(
-                    {"params": coefficients, "lr": self.args.editor_learning_rate, "weight_decay": 0.0}
+                    {"params": coefficients, "lr": self.args.coefficients_learning_rate, "weight_decay": 0.0}
                 )
         return self.optimizer
 
@@ -247,7 +247,7 @@ class EditableSeq2SeqTrainer(TranslationTrainer):
             for name, total in self._term_sums.items():
                 logs[name] = self.accelerator.gather(total).mean().item() / self._steps_since_log
             if self.edit_dataset is not None:
-                logs["editor_learning_rate"] = self.model.editor.coefficients()["learning_rate"]
+                logs.update(self.model.editor.logs())
             self._reset_terms()
         super().log(logs, start_time)
 

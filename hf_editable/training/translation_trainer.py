@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..models.families import decoder_inputs
+from ..models.families import decoder_inputs, freeze_computed_positions
 from ..numerics.scoring import PADDING, cross_entropy
 from .arguments import TranslationTrainingArguments
 from .batches import TokenBatchSampler
@@ -39,6 +39,7 @@ class TranslationTrainer(HubTrainer):
     def __init__(self, model: PreTrainedModel, args: TranslationTrainingArguments, **kwargs: Any):
         if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
             kwargs["data_collator"] = self._default_collator(kwargs["processing_class"], model)
+        freeze_computed_positions(model)
         super().__init__(model, args, **kwargs)
         # The stock smoother would take the loss from us, and smooth evaluation losses too.
         self.label_smoother = None

@@ -1,11 +1,16 @@
-"""Which test sentences single edits change, and how alike the edits of a model are: the paper's section 4.2."""
+r"""Show which test sentences single edits change, and how alike the edits of a model are: the paper's section 4.2.
+
+    hf-editable analyze --model_name_or_path baseline editable --edits_dir edits --data_dir data --num_edits 100 \
+        --evaluation_dir results/drawdown --output_dir results/analysis
+"""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.loading import load_data, load_edits
-from ..shared.measuring import EditsArguments, NamedModels, StepArguments, command_line, load_editable, report_folder
+from ..shared.measuring import EditsArguments, NamedModels, command_line, load_editable, report_folder
 from ..shared.running import parse_arguments, run_main, tell
 
 
@@ -16,14 +21,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class AnalysisArguments(StepArguments, EditsArguments):
+class AnalysisArguments(EditorArguments, EditsArguments):
     """With which edits, and on which sentences to look at the models' predictions."""
 
     evaluation_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Output folder of evaluate_edits.py for the same models, names and edits: "
-            "its drawdowns colour the edits in the picture. Default: their KL colours them."
+            "help": "Output folder of hf-editable evaluate for the same models, names and edits: the drawdowns in "
+            "it colour the edits in the picture. Default: their KL does."
         },
     )
     num_test: int | None = field(
@@ -89,5 +94,5 @@ def _analyze(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/analyze_edits.py`; returns the exit code."""
+    """Entry point of `hf-editable analyze`; returns the exit code."""
     return run_main(_analyze, argv)

@@ -1,4 +1,7 @@
-"""Apply a file of corrections, a patch or a store of edits to a model, and save the corrected model."""
+"""Apply a file of corrections, a patch or a store of edits to a model, and save the corrected model.
+
+hf-editable apply corrections.csv --model_name_or_path model --output_dir corrected
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,9 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import EditableValueError
+from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
-from ..shared.measuring import StepArguments
-from ..shared.operating import STORE_FILE, GateArguments, describe_impact, make_editor, save_checkpoint, store_model
+from ..shared.operating import (
+    STORE_FILE,
+    GateArguments,
+    describe_impact,
+    load_text_editor,
+    save_checkpoint,
+    store_model,
+)
 from ..shared.running import DONE, REFUSED, parse_arguments, run_main, tell
 
 
@@ -34,26 +44,26 @@ class ApplyArguments:
     )
     output_dir: str = field(
         metadata={
-            "help": "Folder for the corrected checkpoint. Of a file of corrections: folder for the results, with the "
-            "checkpoint in result/model; an interrupted run goes on where it ended."
+            "help": "Folder for the corrected checkpoint. With a file of corrections: folder for the results, with "
+            "the checkpoint in result/model; an interrupted run goes on where it ended."
         }
     )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Model to correct: a folder, or a Hub name. Default: the store's."}
     )
-    num_beams: int = field(default=5, metadata={"help": "Beam size that translations are asked with."})
+    num_beams: int = field(default=5, metadata={"help": "Beam size of translations."})
     force: bool = field(default=False, metadata={"help": "Apply a patch or a store even if it is over a limit."})
 
 
 @dataclass
-class CorrectionArguments(StepArguments):
+class CorrectionArguments(EditorArguments):
     """How a file of corrections is read and applied."""
 
     store: str | None = field(
         default=None,
         metadata={
-            "help": "Store that the edits go to, on top of those in it; made if there is none. Default: store, in "
-            "output_dir."
+            "help": "Folder of the store that the edits are added to; it is made if there is none. Default: the "
+            "folder store in output_dir."
         },
     )
     joint: bool = field(
@@ -63,22 +73,25 @@ class CorrectionArguments(StepArguments):
         default="skip",
         metadata={
             "choices": ["skip", "first", "last", "error"],
-            "help": "What to apply where one source has two targets: neither, the first, the last; error stops.",
+            "help": "Which one to apply where a source has two targets: skip applies none, first and last apply that "
+            "one, error stops the run.",
         },
     )
     keep_earlier: bool = field(
-        default=True, metadata={"help": "Make each edit so that the model goes on saying the earlier corrections."}
+        default=True, metadata={"help": "Make each edit such that the model still says the earlier corrections."}
     )
-    max_rounds: int = field(default=20, metadata={"help": "How often the model is asked anew for an edit, at most."})
+    max_rounds: int = field(
+        default=20, metadata={"help": "The most rounds of an edit; after each one the model is asked what it says."}
+    )
     format: str | None = field(
         default=None, metadata={"help": "Format of the file: csv, tsv, jsonl or tmx. Default: by its name."}
     )
     source_column: str = field(default="source", metadata={"help": "Column or JSON key of the sources."})
     target_column: str = field(default="target", metadata={"help": "Column or JSON key of the targets."})
     tmx_source_lang: str | None = field(
-        default=None, metadata={"help": "Language of the sources in a translation memory: de, which de-AT meets too."}
+        default=None, metadata={"help": "Language of the sources in a TMX file; de also finds de-AT."}
     )
-    tmx_target_lang: str | None = field(default=None, metadata={"help": "Language of the targets in it."})
+    tmx_target_lang: str | None = field(default=None, metadata={"help": "Language of the targets in a TMX file."})
 
     def read(self, path: str) -> "list[Correction]":
         """The corrections of a file."""
@@ -115,11 +128,11 @@ def _apply_corrections(
     place = Path(corrections.store or Path(arguments.output_dir) / "store")
     store = EditStore.open(place) if (place / STORE_FILE).exists() else None
     model = store_model(arguments.model_name_or_path, store)
-    editor = make_editor(model, languages, arguments.num_beams, corrections.overrides())
+    editor = load_text_editor(model, languages, arguments.num_beams, corrections)
     report = apply_corrections(
         editor,
         rows,
-        store or EditStore.create(place, editor.model),
+        store or EditStore.create(place, editor.model, edit_config=editor.edit_config),
         arguments.output_dir,
         joint=corrections.joint,
         gate=limits.gate(editor),
@@ -157,7 +170,7 @@ def _apply_patch(arguments: ApplyArguments, limits: GateArguments, languages: La
             raise EditableValueError(f"The store {arguments.edits!r} has no edits, so there is nothing to apply.")
     else:
         patch = EditPatch.from_pretrained(arguments.edits)
-    editor = make_editor(store_model(arguments.model_name_or_path, store), languages, arguments.num_beams)
+    editor = load_text_editor(store_model(arguments.model_name_or_path, store), languages, arguments.num_beams)
     gate = limits.gate(editor)
     impact = gate and gate.measure(patch)
     if impact is not None:

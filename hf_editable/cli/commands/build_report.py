@@ -1,4 +1,7 @@
-"""All results of a folder as one Markdown report and one self-contained HTML page."""
+"""Put all results of a folder into one Markdown report and one self-contained HTML page.
+
+hf-editable report --results_dir results --output_dir report
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +14,17 @@ class ReportArguments:
     """Which results to show, and where to write."""
 
     results_dir: str = field(
-        metadata={"help": "Folder of results: the output of evaluate_edits.py or other scripts, or folders of them."}
+        metadata={"help": "Output folder of a command that measures, or a folder that has such folders."}
     )
     output_dir: str = field(metadata={"help": "Folder for report.md, its pictures, and report.html."})
     title: str | None = field(
         default=None, metadata={"help": "Title of the page. Default: that of README.md in results_dir, or its name."}
     )
     baseline: str = field(
-        default="baseline", metadata={"help": "Name of the model that others on the same edits are compared with."}
+        default="baseline",
+        metadata={"help": "Name of the model that the others, on the same edits, are compared with."},
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the comparisons' intervals."})
+    seed: int = field(default=0, metadata={"help": "Seed of the intervals of these comparisons."})
 
 
 def _build(argv: list[str] | None) -> None:
@@ -34,5 +38,5 @@ def _build(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/build_report.py`; returns the exit code."""
+    """Entry point of `hf-editable report`; returns the exit code."""
     return run_main(_build, argv)

@@ -1,13 +1,16 @@
-"""Correct one translation, show it before and after, and save the edit."""
+"""Correct one translation, show it before and after, and save the edit.
+
+hf-editable edit --model_name_or_path model --source "Er hat einen Vogel." --target "He is crazy." --output_dir patch
+"""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...errors import EditableValueError
+from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.loading import load_data
-from ..shared.measuring import StepArguments
-from ..shared.operating import GateArguments, describe_impact, make_editor, open_store
+from ..shared.operating import GateArguments, describe_impact, load_text_editor, open_store
 from ..shared.running import DONE, REFUSED, parse_arguments, run_main, tell
 
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class EditTranslationArguments(StepArguments):
+class EditTranslationArguments(EditorArguments):
     """What to correct, and how."""
 
     model_name_or_path: str = field(metadata={"help": "Model to correct, editable or not: a folder, or a Hub name."})
@@ -25,28 +28,28 @@ class EditTranslationArguments(StepArguments):
     data_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Instead of a source and a target: folder of prepared data, whose first test sentence that the "
-            "model translates wrongly is corrected to its reference."
+            "help": "Folder of prepared data, instead of --source and --target: the first test sentence that the "
+            "model translates otherwise than its reference is corrected to it."
         },
     )
     alternatives: list[str] | None = field(
         default=None,
-        metadata={"help": "Translations to outrank. Default: the model's own most likely ones."},
+        metadata={
+            "help": "Translations that the target has to outrank. Default: those that the model finds most likely."
+        },
     )
     num_beams: int = field(default=5, metadata={"help": "Beam size of the translations that are shown."})
     max_steps: int | None = field(
         default=None, metadata={"help": "The most steps of each round of the edit. Default: the model's."}
     )
-    output_dir: str | None = field(default=None, metadata={"help": "Folder to save the edit to, as an EditPatch."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder to save the edit in, as a patch."})
     store: str | None = field(
         default=None,
-        metadata={
-            "help": "Store that the edit goes to, on top of the edits in it; made if there is none in that folder."
-        },
+        metadata={"help": "Folder of the store that the edit is added to; it is made if there is none."},
     )
     force: bool = field(
         default=False,
-        metadata={"help": "Save the edit even if the model does not say the target, or it is over a limit."},
+        metadata={"help": "Save the edit even if the model does not say the target, or a limit is passed."},
     )
 
 
@@ -81,7 +84,7 @@ def _edit(argv: list[str] | None) -> int:
     kinds = [EditTranslationArguments, GateArguments, LanguageArguments]
     arguments, limits, languages = parse_arguments(kinds, argv, __doc__)
     _check(arguments)
-    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments.overrides())
+    editor = load_text_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments)
     store = None if arguments.store is None else open_store(arguments.store, editor)
     gate = limits.gate(editor)
     source, target, before = _mistake(arguments, editor)
@@ -107,7 +110,7 @@ def _edit(argv: list[str] | None) -> int:
         result.patch.save_pretrained(arguments.output_dir)
         tell(f"The edit is saved in {arguments.output_dir}", output_dir=arguments.output_dir)
     if arguments.store is not None:
-        store = store or EditStore.create(arguments.store, editor.model)
+        store = store or EditStore.create(arguments.store, editor.model, edit_config=editor.edit_config)
         stored = store.add(result, impact, force=arguments.force)
         tell(f"It is edit {stored.id} of the store {arguments.store}", store=arguments.store, id=stored.id)
     return DONE
@@ -119,6 +122,7 @@ def _tell_edit(result: "TranslationEditResult") -> None:
     tell(
         f"The constraint {outcome} after {result.steps} steps: l_e {result.initial_loss:.3f} → {result.loss:.3f}. "
         f"Beam search {said} the target (rounds: {result.rounds}).",
+        editor=result.patch.editor,
         success=result.success,
         decoded=result.decoded,
         steps=result.steps,
@@ -129,5 +133,5 @@ def _tell_edit(result: "TranslationEditResult") -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/edit_translation.py`; returns the exit code: 3 if the model does not say the target."""
+    """Entry point of `hf-editable edit`; returns the exit code: 3 if the model does not say the target."""
     return run_main(_edit, argv)

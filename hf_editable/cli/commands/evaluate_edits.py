@@ -1,4 +1,8 @@
-"""Measure single edits of one or several models on the same edits and test set: the paper's Table 6."""
+r"""Measure what single edits cost everything else, for one model or several on the same edits: the paper's Table 6.
+
+    hf-editable evaluate --model_name_or_path baseline editable --edits_dir edits --data_dir data --num_edits 100 \
+        --output_dir results/drawdown
+"""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import EditableValueError
 from ..shared.language_options import LanguageArguments
-from ..shared.measuring import MeasuringArguments, MethodArguments, ModelsArguments, ScoreArguments, measure_models
+from ..shared.measuring import MeasuringArguments, NamedModels, ScoreArguments, measure_models
 from ..shared.running import parse_arguments, run_main
 
 
@@ -23,22 +27,25 @@ class EvaluationArguments(MeasuringArguments):
     record_gigabytes: float = field(
         default=4.0,
         metadata={
-            "help": "The most memory for the record of the search, in 10^9 bytes. 0 decodes the whole split anew "
-            "after every edit."
+            "help": "The most memory, in 10^9 bytes, for the record of the search, from which translations after an "
+            "edit are found. 0: no record; the whole split is decoded anew after every edit."
         },
     )
     verify: int = field(
-        default=0, metadata={"help": "Translations to decode anew after every edit, to hold the record against."}
+        default=0,
+        metadata={
+            "help": "How many translations to decode anew after every edit, to check those found from the record."
+        },
     )
     update_cards: bool = field(
         default=False,
         metadata={
-            "help": "Whether to put the numbers into the card (README.md) in each model's folder. A card that a "
-            "person wrote is kept as it is."
+            "help": "Put the numbers into the card (README.md) in each model's folder. A card that a person wrote is "
+            "kept as it is."
         },
     )
 
-    def check_cards(self, models: ModelsArguments) -> None:
+    def check_cards(self, models: NamedModels) -> None:
         """
         Check that there are folders for the cards that are to be updated.
 
@@ -51,7 +58,7 @@ class EvaluationArguments(MeasuringArguments):
 
 
 def _measure(
-    arguments: EvaluationArguments, models: ModelsArguments, model: "EditableMixin", *given: Any, **options: Any
+    arguments: EvaluationArguments, models: NamedModels, model: "EditableMixin", *given: Any, **options: Any
 ) -> "EditReport":
     from transformers.utils import logging
 
@@ -69,12 +76,12 @@ def _measure(
 
 
 def _evaluate(argv: list[str] | None) -> None:
-    kinds = (EvaluationArguments, ModelsArguments, ScoreArguments, MethodArguments, LanguageArguments)
-    arguments, models, scores, method, languages = parse_arguments(kinds, argv, __doc__)
+    kinds = (EvaluationArguments, NamedModels, ScoreArguments, LanguageArguments)
+    arguments, models, scores, languages = parse_arguments(kinds, argv, __doc__)
     arguments.check_cards(models)
-    measure_models(arguments, models, method, languages, partial(_measure, arguments, models, **vars(scores)), argv)
+    measure_models(arguments, models, languages, partial(_measure, arguments, models, **vars(scores)), argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/evaluate_edits.py`; returns the exit code."""
+    """Entry point of `hf-editable evaluate`; returns the exit code."""
     return run_main(_evaluate, argv)

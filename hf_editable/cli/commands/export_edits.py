@@ -1,4 +1,7 @@
-"""Write an edit of a store, or all of them as one, to a folder of its own: a patch to apply, share or upload."""
+"""Write an edit of a store, or all of them as one, to a folder of its own: a patch to apply, share or upload.
+
+hf-editable export --store edits --output_dir patch
+"""
 
 from dataclasses import dataclass, field
 
@@ -17,8 +20,8 @@ class ExportArguments:
     with_earlier: bool = field(
         default=False,
         metadata={
-            "help": "Take in the edits before it, for a patch of the base model; otherwise it is one of the model "
-            "that has them."
+            "help": "Write the edits before it too, so that the patch fits the model without any edits. Otherwise it "
+            "fits the model that has them."
         },
     )
 

@@ -1,4 +1,9 @@
-"""List what a model translates worst, as a file of corrections to its references."""
+"""List what a model translates worst, as a file of corrections to its references.
+
+    hf-editable mistakes --model_name_or_path model --data_dir data --num_mistakes 50 --output_file corrections.csv
+
+`hf-editable apply corrections.csv` corrects them.
+"""
 
 from dataclasses import dataclass, field
 
@@ -14,9 +19,13 @@ class MistakesArguments:
 
     model_name_or_path: str = field(metadata={"help": "The model: a folder, or a Hub name."})
     data_dir: str = field(metadata={"help": "Folder of prepared data: splits with columns source and target."})
-    output_file: str = field(metadata={"help": "CSV file to write: source, target, translation, chrf."})
+    output_file: str = field(
+        metadata={"help": "CSV file to write, with the columns source, target, translation and chrf."}
+    )
     split: str = field(default="validation", metadata={"help": "Split whose references are taken."})
-    num_mistakes: int | None = field(default=None, metadata={"help": "How many, the worst first. Default: all."})
+    num_mistakes: int | None = field(
+        default=None, metadata={"help": "How many to list, the worst first. Default: all."}
+    )
     num_beams: int = field(default=5, metadata={"help": "Beam size."})
     batch_size: int = field(default=64, metadata={"help": "Sentences translated at once."})
 
@@ -37,5 +46,5 @@ def _find(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/find_mistakes.py`; returns the exit code."""
+    """Entry point of `hf-editable mistakes`; returns the exit code."""
     return run_main(_find, argv)

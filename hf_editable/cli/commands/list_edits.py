@@ -1,4 +1,7 @@
-"""The edits of a store, in their order; or one of them, and what it changed."""
+"""List the edits of a store in their order, or show one of them and what it changed.
+
+hf-editable list --store edits
+"""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,12 @@
-"""Mine edits to train and to measure with: translations that a model finds likely, and one to prefer to them."""
+r"""Mine edits from a model: of each source its most likely translations, and a target to put above them.
+
+    hf-editable mine --model_name_or_path model --data_dir data --num_edits 1000 --output_dir edits
+
+Corrections of what the model gets wrong, with the references as targets:
+
+    hf-editable mine --model_name_or_path model --data_dir data --split validation --targets references \
+        --output_dir corrections
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -18,13 +26,15 @@ class MiningArguments:
     output_dir: str = field(metadata={"help": "Folder for the edits. An interrupted run goes on where it ended."})
     split: str = field(default="train", metadata={"help": "Split whose sources are mined."})
     num_edits: int | None = field(default=None, metadata={"help": "Sources to mine, chosen at random. Default: all."})
-    num_alternatives: int = field(default=32, metadata={"help": "Most likely translations of each source."})
+    num_alternatives: int = field(
+        default=32, metadata={"help": "How many of the most likely translations of each source."}
+    )
     targets: str = field(
         default="sampled",
         metadata={
             "choices": ["sampled", "references"],
-            "help": "What edits make the model say: a translation that it samples, or the reference, where its best "
-            "translation is another.",
+            "help": "What an edit is to make the model say: a translation that is sampled from it, or the reference, "
+            "of sources that it translates otherwise.",
         },
     )
     temperature: float = field(default=1.2, metadata={"help": "Temperature that targets are sampled at."})
@@ -54,5 +64,5 @@ def _mine(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/mine_edits.py`; returns the exit code."""
+    """Entry point of `hf-editable mine`; returns the exit code."""
     return run_main(_mine, argv)

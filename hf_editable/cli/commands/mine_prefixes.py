@@ -1,4 +1,7 @@
-"""Add to mined edits the prefixes that push their targets out of the beam."""
+"""Add to mined edits the prefixes that push their targets out of the beam, for training that asks beam search too.
+
+hf-editable mine-prefixes --model_name_or_path model --edits_dir edits --output_dir edits_prefixes
+"""
 
 from dataclasses import dataclass, field
 
@@ -12,9 +15,13 @@ from ..shared.running import parse_arguments, run_main, tell
 class PrefixArguments(DecodingArguments):
     """Which edits, and how to search."""
 
-    model_name_or_path: str = field(metadata={"help": "Model the edits were mined from: a folder, or a Hub name."})
+    model_name_or_path: str = field(
+        metadata={"help": "Model that the edits were mined from: a folder, or a Hub name."}
+    )
     edits_dir: str = field(metadata={"help": "Folder of mined edits."})
-    output_dir: str = field(metadata={"help": "Folder for the same edits with a column prefixes."})
+    output_dir: str = field(
+        metadata={"help": "Folder for the same edits, with their prefixes in a column of that name."}
+    )
 
 
 def _mine(argv: list[str] | None) -> None:
@@ -34,5 +41,5 @@ def _mine(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/mine_prefixes.py`; returns the exit code."""
+    """Entry point of `hf-editable mine-prefixes`; returns the exit code."""
     return run_main(_mine, argv)

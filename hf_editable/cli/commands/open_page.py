@@ -1,13 +1,16 @@
-"""Open a page in the browser to try edits on: translate, correct, see what else changes, keep or undo, download."""
+"""Open a page in the browser to try edits on: translate, correct, see what else changes, keep or undo, download.
+
+hf-editable app --model_name_or_path model --regression_data data
+"""
 
 import signal
 import sys
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 
+from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
-from ..shared.measuring import StepArguments
-from ..shared.operating import GateArguments, make_editor
+from ..shared.operating import GateArguments, load_text_editor
 from ..shared.running import parse_arguments, run_main, tell
 
 
@@ -15,7 +18,7 @@ REGRESSION_SIZE = 200  # somebody is waiting for it
 
 
 @dataclass(kw_only=True)
-class AppArguments(StepArguments):
+class AppArguments(EditorArguments):
     """What the page works with, and who can open it."""
 
     model_name_or_path: str = field(metadata={"help": "Model to edit, editable or not: a folder, or a Hub name."})
@@ -31,8 +34,8 @@ class AppArguments(StepArguments):
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen at; 0.0.0.0 lets others in."})
     port: int = field(default=7860, metadata={"help": "Port to listen at."})
     max_characters: int = field(default=1000, metadata={"help": "The longest sentence taken, in characters."})
-    max_edits: int = field(default=20, metadata={"help": "The most edits that one session keeps."})
-    max_sessions: int = field(default=20, metadata={"help": "How many sessions there can be; the oldest ends then."})
+    max_edits: int = field(default=20, metadata={"help": "The most edits that a session keeps."})
+    max_sessions: int = field(default=20, metadata={"help": "The most sessions at a time; one more ends the oldest."})
 
 
 def _serve(argv: list[str] | None) -> None:
@@ -41,7 +44,7 @@ def _serve(argv: list[str] | None) -> None:
     from ...app.page import Page, serve  # if Gradio is missing, that is said before the model is loaded
     from ...app.sessions import Sessions
 
-    editor = make_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments.overrides())
+    editor = load_text_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments)
     options = {name: getattr(arguments, name) for name in ("max_characters", "max_edits", "max_sessions")}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that sessions' files go then too
     with TemporaryDirectory(prefix="hf_editable-app-") as folder:
@@ -54,5 +57,5 @@ def _serve(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/app.py`; serves the page until it is interrupted, and returns the exit code."""
+    """Entry point of `hf-editable app`; serves the page until it is interrupted, and returns the exit code."""
     return run_main(_serve, argv)

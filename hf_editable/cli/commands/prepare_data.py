@@ -1,4 +1,13 @@
-"""Prepare translation data: splits with plain text columns, a tokenizer, and a record of how they were made."""
+"""Prepare translation data: splits with plain text columns, a tokenizer, and a record of how they were made.
+
+The built-in corpus, offline, in seconds:
+
+    hf-editable prepare --vocab_size 2000 --output_dir data
+
+IWSLT14 German-English, from the official archive:
+
+    hf-editable prepare --source iwslt14 --archive de-en.tgz --output_dir data
+"""
 
 import json
 import shutil
@@ -31,7 +40,8 @@ class DataSource(ExplicitEnum):
 
 @dataclass
 class PrepareDataArguments:
-    """Arguments of `prepare_data`.
+    """
+    Where the data comes from, and how it is prepared.
 
     Args:
         output_dir (`str`): Folder to write.
@@ -77,22 +87,30 @@ class PrepareDataArguments:
     )
     normalize: bool = field(
         default=True,
-        metadata={"help": "iwslt14: normalise punctuation. --no_normalize keeps it, as fairseq's script does."},
+        metadata={"help": "iwslt14: normalise punctuation, which fairseq's script leaves as it is."},
     )
     lowercase: bool = field(default=False, metadata={"help": "Lowercase the text; iwslt14 always does."})
     vocab_size: int = field(default=10_000, metadata={"help": "Size of the joint vocabulary; 0: train no tokenizer."})
     num_train: int = field(default=20_000, metadata={"help": "grammar: training pairs."})
-    num_validation: int = field(default=500, metadata={"help": "Validation pairs, where there is no such split."})
-    num_test: int = field(default=500, metadata={"help": "Test pairs, where there is no such split."})
-    seed: int = field(default=0, metadata={"help": "Seed of the grammar, and of rows cut from the training split."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace prepared data that is in output_dir."})
+    num_validation: int = field(
+        default=500,
+        metadata={"help": "Validation pairs that are made, or cut from the training split where there are none."},
+    )
+    num_test: int = field(
+        default=500,
+        metadata={"help": "Test pairs that are made, or cut from the training split where there are none."},
+    )
+    seed: int = field(
+        default=0, metadata={"help": "Seed of the grammar, and of the pairs cut from the training split."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace prepared data in output_dir."})
 
     def __post_init__(self):
         self.source = DataSource(self.source)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; see `PrepareDataArguments`. Returns the exit code."""
+    """Entry point of `hf-editable prepare`; returns the exit code."""
     return run_main(_prepare, argv)
 
 

@@ -1,9 +1,12 @@
-"""Take an edit out of a store, wherever it stands in it; the later ones are made anew and asked again."""
+"""Take an edit out of a store, whichever it is. The later ones are made anew, and the model is asked for them again.
+
+hf-editable revert 0001 --store edits
+"""
 
 from dataclasses import dataclass, field
 
 from ..shared.language_options import LanguageArguments
-from ..shared.operating import GateArguments, describe_impact, make_editor, save_checkpoint, store_model
+from ..shared.operating import GateArguments, describe_impact, load_text_editor, save_checkpoint, store_model
 from ..shared.running import parse_arguments, run_main, tell
 
 
@@ -14,11 +17,12 @@ class RevertArguments:
     id: str = field(init=False, default="", metadata={"help": "Edit to take out; the beginning of its id is enough."})
     store: str = field(metadata={"help": "Folder of the store."})
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Model of the store, without its edits. Default: where it was then."}
+        default=None,
+        metadata={"help": "Model that the store's edits are of, without them. Default: the one that the store names."},
     )
-    num_beams: int = field(default=5, metadata={"help": "Beam size that the later edits are asked with."})
+    num_beams: int = field(default=5, metadata={"help": "Beam size that the model is asked with."})
     allow_lost: bool = field(
-        default=False, metadata={"help": "Whether corrections that held before may be lost; they are named."}
+        default=False, metadata={"help": "Take it out even if other corrections are lost by that; they are named."}
     )
     output_dir: str | None = field(
         default=None, metadata={"help": "Folder for a checkpoint with the edits that are left."}
@@ -37,7 +41,7 @@ def _revert(argv: list[str] | None) -> None:
     is_last = store.get(arguments.id) == store.edits[-1]
     editor = gate = None
     if not is_last or arguments.output_dir is not None or limits.given():
-        editor = make_editor(store_model(arguments.model_name_or_path, store), languages, arguments.num_beams)
+        editor = load_text_editor(store_model(arguments.model_name_or_path, store), languages, arguments.num_beams)
         store.load(editor.model)
         gate = limits.gate(editor)
     result = store.revert(arguments.id, editor, gate, allow_lost=arguments.allow_lost)

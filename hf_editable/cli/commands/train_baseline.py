@@ -1,4 +1,13 @@
-"""Train a translation model from scratch: by default the transformer_iwslt_de_en that the paper's baseline is."""
+r"""Train a translation model from scratch: by default one of the paper's size, transformer_iwslt_de_en.
+
+    hf-editable train --data_dir data --output_dir model --max_steps 50000 --save_steps 5000 --eval_strategy steps \
+        --eval_steps 5000 --predict_with_generate
+
+On two GPUs, with batches of the same size in all:
+
+    accelerate launch --num_processes 2 -m hf_editable train --data_dir data --output_dir model --max_steps 50000 \
+        --max_tokens_per_batch 2048 --save_steps 5000
+"""
 
 import os
 from dataclasses import dataclass, field
@@ -111,5 +120,5 @@ def _train(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/train_baseline.py`; returns the exit code."""
+    """Entry point of `hf-editable train`; returns the exit code."""
     return run_main(_train, argv)

@@ -1,4 +1,15 @@
-"""Train a translation model so that edits of it are reliable, local and cheap."""
+r"""Train a translation model so that edits of it are reliable, local and cheap (Editable Training).
+
+    hf-editable make-editable --model_name_or_path model --data_dir data --edits_dir edits --output_dir editable \
+        --c_edit 1 --c_loc 10 --dropout 0 --learning_rate 1e-4 --max_steps 3000 --max_tokens_per_batch 4096 \
+        --save_steps 500 --logging_steps 50
+
+On two GPUs, with batches of the same size in all and one edit on each:
+
+    accelerate launch --num_processes 2 -m hf_editable make-editable --model_name_or_path model --data_dir data \
+        --edits_dir edits --output_dir editable --c_edit 1 --c_loc 10 --dropout 0 --learning_rate 1e-4 \
+        --max_steps 3000 --max_tokens_per_batch 2048
+"""
 
 import dataclasses
 import math
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ScriptArguments:
+class StartArguments:
     """The model and the data."""
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint to start from: a folder, or a name on the Hub."})
@@ -28,7 +39,7 @@ class ScriptArguments:
     edits_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of mined edits: a dataset with columns source, target and alternatives. Default: none, "
+            "help": "Folder of mined edits: a dataset with columns source, target and alternatives. Default: none; "
             "training is on the base loss alone."
         },
     )
@@ -40,7 +51,7 @@ class ScriptArguments:
         },
     )
     from_scratch: bool = field(
-        default=False, metadata={"help": "Whether to start from new random weights of the checkpoint's shape."}
+        default=False, metadata={"help": "Start from new random weights of the checkpoint's shape."}
     )
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout probability in training, between 0 and 1. Default: the checkpoint's."}
@@ -112,21 +123,21 @@ def _fitting(edits: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length:
     return fitting
 
 
-def _load_model(script: ScriptArguments, edit: EditArguments) -> "EditableMixin":
+def _load_model(start: StartArguments, edit: EditArguments) -> "EditableMixin":
     from transformers import AutoConfig, GenerationConfig
 
     from ...modeling.auto import AutoEditableModelForSeq2SeqLM
 
-    with loading("the model", script.model_name_or_path):
-        config = AutoConfig.from_pretrained(script.model_name_or_path)
-        if script.dropout is not None:
+    with loading("the model", start.model_name_or_path):
+        config = AutoConfig.from_pretrained(start.model_name_or_path)
+        if start.dropout is not None:
             # T5 and its kin call it dropout_rate.
-            setattr(config, "dropout" if hasattr(config, "dropout") else "dropout_rate", script.dropout)
-        if script.from_scratch:
+            setattr(config, "dropout" if hasattr(config, "dropout") else "dropout_rate", start.dropout)
+        if start.from_scratch:
             model = AutoEditableModelForSeq2SeqLM.from_config(config)
-            model.generation_config = GenerationConfig.from_pretrained(script.model_name_or_path)
+            model.generation_config = GenerationConfig.from_pretrained(start.model_name_or_path)
         else:
-            model = AutoEditableModelForSeq2SeqLM.from_pretrained(script.model_name_or_path, config=config)
+            model = AutoEditableModelForSeq2SeqLM.from_pretrained(start.model_name_or_path, config=config)
     model.edit_config = model.edit_config.replace(**edit.overrides())
     return model
 
@@ -138,16 +149,16 @@ def _train(argv: list[str] | None) -> None:
     from ...training.arguments import EditableSeq2SeqTrainingArguments
     from ...training.editable_trainer import EditableSeq2SeqTrainer
 
-    kinds = (ScriptArguments, EditArguments, LanguageArguments, EditableSeq2SeqTrainingArguments)
-    script, edit, languages, args = parse_arguments(kinds, argv, __doc__)
+    kinds = (StartArguments, EditArguments, LanguageArguments, EditableSeq2SeqTrainingArguments)
+    start, edit, languages, args = parse_arguments(kinds, argv, __doc__)
     check_folders(args)
-    data = load_data(script.data_dir, "train")
-    if script.eval_edits_dir is not None and "validation" not in data:
-        raise EditableValueError(f"--eval_edits_dir needs a split 'validation', which {script.data_dir!r} has not.")
-    folders = {"edit_dataset": script.edits_dir, "eval_edit_dataset": script.eval_edits_dir}
+    data = load_data(start.data_dir, "train")
+    if start.eval_edits_dir is not None and "validation" not in data:
+        raise EditableValueError(f"--eval_edits_dir needs a split 'validation', which {start.data_dir!r} has not.")
+    folders = {"edit_dataset": start.edits_dir, "eval_edit_dataset": start.eval_edits_dir}
     edits = {name: load_edits(folder) for name, folder in folders.items() if folder is not None}
     set_seed(args.seed)
-    tokenizer, model = load_tokenizer(script.model_name_or_path), _load_model(script, edit)
+    tokenizer, model = load_tokenizer(start.model_name_or_path), _load_model(start, edit)
     languages.apply(model, tokenizer)
     limits = [longest_input(tokenizer, model, side) for side in ("encoder", "decoder")]
     max_length = min((limit for limit in limits if limit is not None), default=math.inf)
@@ -158,5 +169,5 @@ def _train(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/train_editable.py`; returns the exit code."""
+    """Entry point of `hf-editable make-editable`; returns the exit code."""
     return run_main(_train, argv)

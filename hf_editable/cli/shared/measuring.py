@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EditableValueError
+from .editor_options import EditorArguments
 from .language_options import LanguageArguments
 from .loading import load_data, load_edits, load_model, load_tokenizer
 from .running import program_name, tell
@@ -16,11 +17,9 @@ from .running import program_name, tell
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from ...evaluation.methods.base import EditMethod
+    from ...data.references import References
     from ...modeling.mixin import EditableMixin
     from ...reporting.json_report import JsonReport
-
-METHODS = ("edit", "verified", "kl", "rehearsal", "ewc", "finetune_all", "finetune_edited", "lora", "cache")
 
 
 @dataclass
@@ -52,29 +51,46 @@ class DecodingArguments:
     )
 
 
-@dataclass
-class StepArguments:
-    """The steps of the model's own editor."""
-
-    learning_rate: float | None = field(
-        default=None, metadata={"help": "Step size of edits by the model's own editor. Default: the model's."}
-    )
-    max_steps: int | None = field(default=None, metadata={"help": "The most steps of an edit. Default: the model's."})
-
-    def overrides(self) -> dict[str, Any]:
-        """What is given of the editor's settings."""
-        given = {"learning_rate": self.learning_rate, "max_steps": self.max_steps}
-        return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass
-class MeasuringArguments(StepArguments, DecodingArguments, EditsArguments):
+@dataclass(kw_only=True)
+class MeasuringArguments(EditorArguments, DecodingArguments, EditsArguments):
     """What to edit, with which edits, and how to translate."""
+
+    max_rounds: int | None = field(
+        default=None,
+        metadata={
+            "help": "Ask beam search after each edit, and go on until it says the target, at most so often. Default: "
+            "an edit ends once the target outranks its alternatives."
+        },
+    )
+    reference_split: str = field(
+        default="train", metadata={"help": "Split of --data_dir that stands for --reference_file where it is needed."}
+    )
 
     def options(self) -> dict[str, Any]:
         """The arguments that all evaluations take."""
-        names = ("num_edits", "num_beams", "batch_size", "max_new_tokens", "seed")
+        names = ("num_edits", "num_beams", "batch_size", "max_new_tokens", "max_rounds", "seed")
         return {**{name: getattr(self, name) for name in names}, **self.overrides()}
+
+    def references_for(
+        self, model: "EditableMixin", tokenizer: "PreTrainedTokenizerBase", **overrides: Any
+    ) -> "References | None":
+        """
+        The sentences that are to stay, if an editor needs them.
+
+        Args:
+            model ([`EditableMixin`]), tokenizer ([`~transformers.PreTrainedTokenizerBase`]): the model.
+            overrides (*optional*): what makes the editor; see [`EditableMixin.edit`].
+
+        Raises:
+            EditableValueError: if there is no such editor, or the data have no such split.
+        """
+        if not model.editor_with(**overrides).needs_references:
+            return None
+        if (given := self.references(tokenizer)) is not None:
+            return given
+        from ...data.references import References
+
+        return References(tokenizer, load_data(self.data_dir, self.reference_split)[self.reference_split])
 
 
 @dataclass
@@ -118,78 +134,9 @@ class NamedModels:
         return self.model_name_or_path[self.labels().index(label)]
 
 
-@dataclass
-class ModelsArguments(NamedModels):
-    """Which models to measure, and how they are edited."""
-
-    method: str = field(default="edit", metadata={"choices": list(METHODS), "help": "What makes the edits."})
-
-
-@dataclass
-class MethodArguments:
-    """The settings of other ways to edit than the model's own; what is not given is each one's default."""
-
-    pairs_split: str = field(
-        default="train", metadata={"help": "Split of the pairs that kl, rehearsal and ewc protect."}
-    )
-    num_pairs: int | None = field(default=None, metadata={"help": "How many pairs they protect, chosen at random."})
-    kl_weight: float | None = field(default=None, metadata={"help": "Weight of the penalty of kl."})
-    rehearsal_weight: float | None = field(default=None, metadata={"help": "Weight of the penalty of rehearsal."})
-    ewc_weight: float | None = field(default=None, metadata={"help": "Weight of the penalty of ewc."})
-    finetune_all_learning_rate: float | None = field(
-        default=None, metadata={"help": "Step size of AdamW on all weights."}
-    )
-    finetune_edited_learning_rate: float | None = field(
-        default=None, metadata={"help": "Step size of AdamW on the weights that edits move."}
-    )
-    lora_learning_rate: float | None = field(default=None, metadata={"help": "Step size of AdamW on the adapters."})
-    lora_rank: int | None = field(default=None, metadata={"help": "Rank of the adapters."})
-
-    def make(
-        self, name: str, tokenizer: "PreTrainedTokenizerBase", arguments: MeasuringArguments
-    ) -> "EditMethod | None":
-        """
-        The method of a name; `None` for the model's own editor.
-
-        Args:
-            name (`str`): one of `METHODS`.
-            tokenizer ([`~transformers.PreTrainedTokenizerBase`]): the model's.
-            arguments ([`MeasuringArguments`]): name the data with the pairs to protect, the seed and the beam size.
-
-        Raises:
-            EditableValueError: if there is no such method, or a value is out of range.
-            EditableImportError: if the method needs a package that is not installed.
-        """
-        from ...evaluation import methods
-
-        settings = {
-            key.removeprefix(f"{name}_"): value
-            for key, value in vars(self).items()
-            if key.startswith(f"{name}_") and value is not None
-        }
-        penalized = {
-            "kl": methods.KLPenaltyEditor,
-            "rehearsal": methods.RehearsalEditor,
-            "ewc": methods.ElasticWeightConsolidation,
-        }
-        if name in penalized:
-            if self.num_pairs is not None:
-                settings["num_pairs"] = self.num_pairs
-            pairs = load_data(arguments.data_dir, self.pairs_split)[self.pairs_split]
-            return penalized[name](tokenizer, pairs, seed=arguments.seed, **settings)
-        if name.startswith("finetune_"):
-            return methods.FineTuning(name.removeprefix("finetune_"), **settings)
-        if name == "verified":
-            return methods.VerifiedEditing(tokenizer, arguments.num_beams)
-        if name == "lora":
-            return methods.LoraTuning(seed=arguments.seed, **settings)
-        return methods.ExactMatchCache() if name == "cache" else None
-
-
 def measure_models(
     arguments: Any,
-    models: ModelsArguments,
-    method: MethodArguments,
+    models: NamedModels,
     languages: LanguageArguments,
     measure: "Callable[..., JsonReport]",
     argv: list[str] | None,
@@ -200,8 +147,7 @@ def measure_models(
 
     Args:
         arguments ([`MeasuringArguments`]): what to measure.
-        models ([`ModelsArguments`]): the models.
-        method ([`MethodArguments`]): the settings of the method.
+        models ([`NamedModels`]): the models.
         languages ([`LanguageArguments`]): the models' languages.
         measure (`Callable`):
             takes a model, its tokenizer, the edits and the split, by name what all evaluations take, and gives a
@@ -219,7 +165,7 @@ def measure_models(
     for path, name in zip(models.model_name_or_path, labels, strict=True):
         model, tokenizer = load_editable(path, languages)
         options = {**arguments.options(), "name": name, "output_dir": report_folder(arguments.output_dir, name)}
-        options["method"] = method.make(models.method, tokenizer, arguments)
+        options["references"] = arguments.references_for(model, tokenizer, **arguments.overrides())
         reports.append(measure(model, tokenizer, edits, rows, **options))
     on_main(lambda: write_reports(arguments.output_dir, reports, command_line(argv)))
 
@@ -238,7 +184,7 @@ def command_line(argv: list[str] | None) -> str:
 
 def report_folder(output_dir: str, name: str) -> Path:
     """The folder of one report."""
-    return Path(output_dir) / name.replace("/", "_")
+    return Path(output_dir) / name.replace("/", "_").replace(":", "_")
 
 
 def write_reports(

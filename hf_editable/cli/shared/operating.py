@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EditableValueError
+from .editor_options import EditorArguments
 from .language_options import LanguageArguments
 from .loading import load_data, load_model, load_tokenizer
 
@@ -31,10 +32,13 @@ class GateArguments:
         },
     )
     regression_data: str | None = field(
-        default=None, metadata={"help": "Instead of a file: folder of prepared data, of which a sample is taken."}
+        default=None,
+        metadata={"help": "Folder of prepared data, instead of --regression_file: a sample of it is taken."},
     )
-    regression_split: str = field(default="validation", metadata={"help": "Split of that data."})
-    regression_size: int = field(default=500, metadata={"help": "Sentences of that sample."})
+    regression_split: str = field(
+        default="validation", metadata={"help": "Split of --regression_data that is sampled."}
+    )
+    regression_size: int = field(default=500, metadata={"help": "Sentences in the sample of --regression_data."})
     max_drawdown: float | None = field(
         default=None, metadata={"help": "The most BLEU, in points, that an edit may cost on those sentences."}
     )
@@ -42,12 +46,12 @@ class GateArguments:
         default=None, metadata={"help": "File of corrections that the model must go on saying."}
     )
     max_lost: int = field(
-        default=0, metadata={"help": "How many of those, and of the store's earlier corrections, an edit may lose."}
+        default=0, metadata={"help": "The most corrections, of --must_keep and of the store, that an edit may lose."}
     )
     bleu_tokenize: str = field(
         default="13a", metadata={"help": "Tokenizer of sacrebleu; none where the sentences are tokenized text."}
     )
-    lowercase: bool = field(default=False, metadata={"help": "Whether scores ignore case."})
+    lowercase: bool = field(default=False, metadata={"help": "Ignore case in the scores."})
     regression_seed: int = field(default=0, metadata={"help": "Seed of the sample and of the bootstrap."})
 
     def __post_init__(self):
@@ -100,27 +104,26 @@ def _pairs(corrections: Any) -> list[dict[str, str]]:
     return [{"source": each.source, "target": each.target} for each in corrections]
 
 
-def make_editor(
-    place: str,
-    languages: LanguageArguments,
-    num_beams: int,
-    overrides: dict[str, Any] | None = None,
+def load_text_editor(
+    place: str, languages: LanguageArguments, num_beams: int, editor: EditorArguments | None = None
 ) -> "TranslationEditor":
     """
-    An editor of a checkpoint.
+    An editor of a checkpoint's translations.
 
     Args:
         place (`str`): folder of the checkpoint, or its name on the Hub.
         languages ([`LanguageArguments`]): its languages, if it has several.
         num_beams (`int`): beam size.
-        overrides (`dict[str, Any]`, *optional*): values of its edit configuration.
+        editor ([`EditorArguments`], *optional*): what makes the edits; by default the model's own editor.
     """
     from ...correction.translation_editor import TranslationEditor
 
     tokenizer, model = load_tokenizer(place), load_model(place)
     languages.apply(model, tokenizer)
-    model.edit_config = model.edit_config.replace(**(overrides or {}))
-    return TranslationEditor(model, tokenizer, num_beams=num_beams)
+    given = EditorArguments() if editor is None else editor
+    return TranslationEditor(
+        model, tokenizer, num_beams=num_beams, references=given.references(tokenizer), **given.overrides()
+    )
 
 
 def open_store(path: str, editor: "TranslationEditor") -> "EditStore | None":

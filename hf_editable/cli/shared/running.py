@@ -67,7 +67,7 @@ def subcommand(program: str, json: bool, debug: bool) -> Iterator[None]:
 
 
 def program_name() -> str:
-    """What the command that runs is called: the name of a script, or `hf-editable edit`."""
+    """What the command that runs is called: `hf-editable edit`, or the name of a developers' script."""
     return (_settings.get() or {}).get("program") or Path(sys.argv[0]).name
 
 
@@ -80,8 +80,8 @@ def run_main(command: Callable[[list[str] | None], int | None], argv: list[str] 
         argv (`list[str]`, *optional*): the arguments; `None` takes those of the process.
 
     Returns:
-        `int`: 0 if the command did what it was asked to, 1 on an error (of a script, 2), 2 on arguments that cannot
-        be, 3 if an edit was not made or not accepted, 130 if the user interrupted it.
+        `int`: 0 if the command did what it was asked to, 1 on an error (2 outside of `hf-editable`), 2 on arguments
+        that cannot be, 3 if an edit was not made or not accepted, 130 if the user interrupted it.
     """
     run = _Run(**(_settings.get() or {"program": program_name()}))
     stdout, token = sys.stdout, _run.set(run)
@@ -157,7 +157,7 @@ def parse_arguments(
             The dataclasses. Their fields are the options; those with `init=False` are positional arguments, whose
             metadata goes to `add_argument`.
         argv (`list[str]`, *optional*): the arguments; `None` takes those of the process.
-        description (`str`, *optional*): what `--help` says first.
+        description (`str`, *optional*): what `--help` says first; commands in it stay as they are.
         defaults (*optional*): defaults other than those of the dataclasses.
 
     Returns:
@@ -168,8 +168,10 @@ def parse_arguments(
     """
     from transformers import HfArgumentParser
 
+    from .help_format import HelpFormatter, describe_options
+
     run = _run.get() or _Run(program_name())
-    parser = HfArgumentParser(kinds, description=description, prog=run.program)
+    parser = HfArgumentParser(kinds, description=description, prog=run.program, formatter_class=HelpFormatter)
     parser.set_defaults(**defaults)
     positional = {kind: [item for item in fields(kind) if not item.init and "help" in item.metadata] for kind in kinds}
     for item in chain.from_iterable(positional.values()):
@@ -178,6 +180,7 @@ def parse_arguments(
     for name, text in _SHARED.items():
         if name not in taken:
             parser.add_argument(f"--{name}", action="store_true", help=text, default=argparse.SUPPRESS)
+    describe_options(parser)
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
     except ValueError as error:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..errors import EditableValueError
-from ..models.families import max_positions
-from ..numerics.scoring import PADDING
+from ...errors import EditableValueError
+from ...models.families import max_positions
+from ...numerics.scoring import PADDING
 
 
 def check_edit(

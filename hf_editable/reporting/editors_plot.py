@@ -1,4 +1,4 @@
-"""A picture of ways to edit beside each other."""
+"""A picture of editors beside each other."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from .edit_report import EditReport
 from .json_report import check_any
 
 
-def plot_methods(reports: Sequence[EditReport], path: str | os.PathLike) -> None:
+def plot_editors(reports: Sequence[EditReport], path: str | os.PathLike) -> None:
     """
     Draw, one line a report, how many edits succeed and are decoded as asked, and what they cost: the BLEU drawdown
     with its interval, and the share of translations that changed.

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import NonFiniteEditError
-from ..models.families import beam_search_tokens, decoder_inputs, encoder_output
-from ..numerics.scoring import constraint_loss, sequence_scores
+from ...errors import NonFiniteEditError
+from ...models.families import beam_search_tokens, decoder_inputs, encoder_output
+from ...numerics.scoring import constraint_loss, sequence_scores
 from .candidates import candidates
-from .problem import joint_loss
+from .translation_problem import joint_loss
 
 
 @torch.no_grad()

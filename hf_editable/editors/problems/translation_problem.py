@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..data.references import References
-from ..models.families import beam_search_tokens
-from ..numerics.bounds import LeadingScores, NormalizerBound
-from ..numerics.gradients import with_gradients
-from ..numerics.scoring import PADDING, token_log_probs
-from ..tail.decoder_tail import Tail
-from ..tail.prefix_tree import takes_prefix_trees
-from ..tail.trunk_states import PrefixStates, TrunkStates
+from ...data.references import References
+from ...models.families import beam_search_tokens
+from ...numerics.bounds import LeadingScores, NormalizerBound
+from ...numerics.gradients import with_gradients
+from ...numerics.scoring import PADDING, token_log_probs
+from ...tail.decoder_tail import Tail
+from ...tail.prefix_tree import takes_prefix_trees
+from ...tail.trunk_states import PrefixStates, TrunkStates
 from .candidates import _with_prefixes, candidates, check_edit
-from .protocol import EditTerm
+from .edit_term import EditTerm
 
 
 class TranslationEditProblem:

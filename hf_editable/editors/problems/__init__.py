@@ -1,0 +1,1 @@
+"""What editors solve: make targets outrank their alternatives."""
