@@ -14,8 +14,8 @@ from hf_editable.evaluation import (
     analyze_edits,
     compare_variants,
     edit_sequence,
-    editor_variants,
     measure_generality,
+    optimizer_variants,
 )
 
 
@@ -119,7 +119,7 @@ def compare(tiny_model, tiny_tokenizer, tiny_edits, pairs, tmp_path):
         data |= {"test_edits": tiny_edits.select(range(1, 4)), "test_set": pairs.select(range(3, 9))}
         small = {"refinements": 0, "max_steps": 1, "output_dir": tmp_path / "compared"}
         return compare_variants(
-            tiny_model, tiny_tokenizer, editor_variants(["gd"]), *evaluation, **data, **small, **options
+            tiny_model, tiny_tokenizer, optimizer_variants(["gd"]), *evaluation, **data, **small, **options
         )
 
     return run

@@ -9,7 +9,7 @@ import sacrebleu
 from huggingface_hub import ModelCard
 
 from hf_editable import EditableTypeError, EditableValueError, EditReport, NonFiniteEditError, evaluate_edits
-from hf_editable.evaluation import SequenceReport, compare_variants, edit_sequence, editor_variants, format_table
+from hf_editable.evaluation import SequenceReport, compare_variants, edit_sequence, format_table, optimizer_variants
 from hf_editable.measures import (
     Column,
     CorpusMeasure,
@@ -182,7 +182,7 @@ def test_a_comparison_has_its_column(registered, tiny_model, tiny_tokenizer, tin
     registered(LengthRatio())
     data = {"validation_edits": tiny_edits.select([0]), "validation_set": test_set, "test_set": test_set}
     options = {**data, "test_edits": tiny_edits.select([1, 2]), "output_dir": tmp_path, "refinements": 0, **OPTIONS}
-    comparison = compare_variants(tiny_model, tiny_tokenizer, editor_variants(["gd"]), max_steps=2, **options)
+    comparison = compare_variants(tiny_model, tiny_tokenizer, optimizer_variants(["gd"]), max_steps=2, **options)
     last = [line.split(" | ")[-1] for line in comparison.markdown().splitlines()[:3]]
     assert last[0] == "Length [95 %] |" and last[2] == f"{LengthRatio().column.cell(comparison.variants[0].summary)} |"
     unregister_measure("length_ratio")
