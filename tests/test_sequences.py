@@ -204,14 +204,14 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pairs, test_set, t
     datasets.DatasetDict(train=train, test=test_set).save_to_disk(tmp_path / "data")
     argv = ["--model_name_or_path", str(tmp_path / "first"), str(tmp_path / "second"), "--edits_dir"]
     argv += [str(tmp_path / "edits"), "--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
-    argv += ["--num_edits", "2", "--num_beams", "1", "--counts", "1", "--bleu_tokenize", "none", "--method", "kl"]
-    argv += ["--num_pairs", "3", "--kl_weight", "4", "--max_steps", "3"]
+    argv += ["--num_edits", "2", "--num_beams", "1", "--counts", "1", "--bleu_tokenize", "none", "--editor", "kl"]
+    argv += ["--editor_options", "num_pairs=3", "weight=4", "--max_steps", "3"]
     assert main(argv) == 0
     table = capsys.readouterr().out
     assert table == (tmp_path / "out" / "table.md").read_text() and table.count("| second |") == 3
     assert (tmp_path / "out" / "picture.png").is_file()
     summary = SequenceReport.load(tmp_path / "out" / "second").summary
-    assert (summary["method"], summary["edit_config"]["max_steps"]) == ("kl", 3)
-    assert "--kl_weight 4" in summary["command"]
+    assert (summary["editor"], summary["edit_config"]["max_steps"]) == ("kl", 3)
+    assert "--editor_options num_pairs=3 weight=4" in summary["command"]
     assert summary["command"] in (tmp_path / "out" / "second" / "report.md").read_text()
     assert main([*argv, "--names", "one"]) == 2 and "2 models need as many names" in capsys.readouterr().err
