@@ -29,7 +29,6 @@ from hf_editable.app.page import Page, logger, serve  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 SOURCE, TARGET = "der hund sieht den ball .", "the dog sees the ball ."
 SECOND = "der mann malt den tisch .", "the man paints the table ."
 HOSTILE = "<img src=x onerror=document.title='hacked'> ${document.title='hacked'} {{value}}"
@@ -294,7 +293,7 @@ def test_the_command_serves_until_it_is_told_to_stop(make_tiny_model, tiny_token
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     folder = tempfile.mkdtemp(dir=tmp_path)
-    command = [sys.executable, str(SCRIPTS / "app.py"), "--model_name_or_path", str(tmp_path / "model")]
+    command = [sys.executable, "-m", "hf_editable", "app", "--model_name_or_path", str(tmp_path / "model")]
     running = subprocess.Popen(
         [*command, "--port", str(port), "--store", str(tmp_path / "store")],
         env={**os.environ, "TMPDIR": folder},

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from hf_editable import AutoEditableModelForSeq2SeqLM, TranslationEditor, __version__
 from hf_editable.cli.commands import build_report, mine_edits, prepare_data
-from hf_editable.cli.main import COMMANDS, main
+from hf_editable.cli.main import COMMANDS, GROUPS, main
 from hf_editable.cli.shared.measuring import command_line
 from hf_editable.cli.shared.running import parse_arguments, run_main, tell
 from hf_editable.errors import EditableFileError
@@ -22,6 +22,8 @@ from hf_editable.errors import EditableFileError
 
 PREPARE = ["--num_train", "5", "--num_validation", "1", "--num_test", "1", "--vocab_size", "0"]
 WANTED = ("prepare", "train", "mine", "make-editable", "edit", "apply", "revert", "list", "evaluate", "report")
+WANTED += ("mine-prefixes", "compare-optimizers", "compare-parameters", "compare-editors")
+WANTED += ("sequence", "generality", "analyze", "export", "mistakes", "app")
 SOURCE, TARGET = "Das ist mir Wurst.", "I do not care."
 OTHER, OTHER_TARGET = "Ich drücke dir die Daumen.", "I wish you luck."
 COSTLY, COSTLY_TARGET = "Er hat einen Vogel.", "He is crazy."
@@ -46,6 +48,15 @@ def test_help_tells_what_each_command_does(capsys):
     for name, command in COMMANDS.items():
         assert [name, command.summary] in listed
     assert "COMMAND --help" in out
+
+
+def test_help_groups_the_commands(capsys):
+    _, out, _ = run(capsys, "--help")
+    titles = [line.split()[0] for line in out.splitlines() if line.removesuffix(":") in GROUPS]
+    assert titles == ["correct", "keep", "measure", "train"]
+    assert sum(map(len, GROUPS.values())) == len(COMMANDS) == len(WANTED)
+    places = [out.index(f"\n  {name} ") for name in COMMANDS]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -89,6 +100,7 @@ def test_without_a_command_the_help_is_shown(capsys):
     [
         (["make_editable"], "There is no command 'make_editable'. Did you mean 'make-editable'?"),
         (["xyz"], "There is no command 'xyz'. The commands are: edit, apply"),
+        (["compare-methods"], "There is no command 'compare-methods'. Did you mean 'compare-editors'?"),
         (["--jsno", "list"], "--jsno"),
         (
             ["report", "--results_dir", "r", "--output_dir", "o", "--colour", "blue"],
@@ -176,9 +188,9 @@ def test_reports_record_the_command_as_it_can_be_pasted(monkeypatch, capsys):
     recorded = []
     monkeypatch.setattr(build_report, "_build", lambda argv: recorded.append(command_line(argv)))
     main(["report", "--results_dir", "a b"])
-    monkeypatch.setattr(sys, "argv", ["scripts/build_report.py", "--x"])
+    monkeypatch.setattr(sys, "argv", ["scripts/developer/benchmark.py", "--x"])
     build_report.main()
-    assert recorded == ["hf-editable report --results_dir 'a b'", "build_report.py --x"]
+    assert recorded == ["hf-editable report --results_dir 'a b'", "benchmark.py --x"]
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE
     name, rest = arguments[own], arguments[own + 1 :]
     if name not in COMMANDS:
-        sys.stderr.write("\n".join(textwrap.wrap(f"error: {_unknown(name)}", 100)) + "\n")
+        sys.stderr.write(textwrap.fill(f"error: {_unknown(name)}", 100, break_on_hyphens=False) + "\n")
         return USAGE
     try:
         module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
