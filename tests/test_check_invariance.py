@@ -7,7 +7,7 @@ from check_invariance import OBJECTIVES, largest_difference, main
 from hf_editable.errors import EditableValueError
 
 
-def test_the_scripts_train_alike(tmp_path, capsys):
+def test_the_commands_train_alike(tmp_path, capsys):
     assert main(["--objectives", "baseline", "--num_steps", "2", "--output_dir", str(tmp_path)]) == 0
     table = capsys.readouterr().out.splitlines()[-4:]
     assert table[2] == "| baseline | 1 process × 4 accumulated | reference | | |"
@@ -49,7 +49,7 @@ def test_the_largest_difference_is_found_and_named():
     ("options", "message"),
     [
         (["--objectives", "speed"], f"--objectives speed: choose some of {', '.join(OBJECTIVES)}"),
-        (["--scripts_dir", "nowhere"], "There is no nowhere/train_"),
+        (["--num_steps", "0"], "--num_steps 0: it must be 1 or more"),
     ],
 )
 def test_bad_arguments_are_told(options, message, capsys):

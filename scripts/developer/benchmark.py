@@ -1,4 +1,8 @@
-"""Time edits, training steps and mining against plain ways of doing the same, and take the peak memory of both."""
+r"""Time edits, training steps and mining against plain ways of doing the same, and take the peak memory of both.
+
+    python scripts/developer/benchmark.py --num_edits 5 --repeats 5 --num_threads 2 \
+        --output_dir scripts/results/benchmark
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,7 +102,7 @@ def _benchmark(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/benchmark.py`; returns the exit code."""
+    """Entry point of `scripts/developer/benchmark.py`; returns the exit code."""
     return run_main(_benchmark, argv)
 
 

@@ -1,4 +1,7 @@
-"""Check that processes and accumulation leave training as it is: the same global batch, the same losses."""
+"""Check that processes and accumulation leave training as it is: the same global batch, the same losses.
+
+python scripts/developer/check_invariance.py --output_dir scripts/results/invariance
+"""
 
 import json
 import math
@@ -16,7 +19,7 @@ from typing import Any
 
 from hf_editable.cli.shared.measuring import command_line
 from hf_editable.cli.shared.running import parse_arguments, run_main, tell
-from hf_editable.errors import EditableError, EditableFileError, EditableValueError
+from hf_editable.errors import EditableError, EditableValueError
 from hf_editable.runs.files import check_folder, whole_folder, write_json
 
 
@@ -31,12 +34,12 @@ class Objective:
     What is trained, and in which settings.
 
     Args:
-        script (`str`): the training script.
+        command (`str`): the command of `hf-editable` that trains.
         options (`tuple[str, ...]`): its options.
         settings (`tuple[tuple[int, int], ...]`): processes and accumulated batches; the first is the reference.
     """
 
-    script: str
+    command: str
     options: tuple[str, ...]
     settings: tuple[tuple[int, int], ...]
 
@@ -45,9 +48,9 @@ _EDITS = ("--c_edit", "1", "--c_loc", "1", "--edit_learning_rate", "3e-3", "--ed
 _EDITS += ("--label_smoothing_factor", "0.1")
 OBJECTIVES = {
     # Its batches have a number of tokens, so a step is as many batches in every setting.
-    "baseline": Objective("train_baseline", ("--max_tokens_per_batch", "40"), ((1, 4), (2, 2))),
-    "edits": Objective("train_editable", _EDITS, ((1, 1), (2, 1), (1, 2), (1, 4), (2, 2))),
-    "distillation": Objective("train_editable", (*_EDITS, "--base_loss", "distillation"), ((1, 1), (2, 1), (1, 2))),
+    "baseline": Objective("train", ("--max_tokens_per_batch", "40"), ((1, 4), (2, 2))),
+    "edits": Objective("make-editable", _EDITS, ((1, 1), (2, 1), (1, 2), (1, 4), (2, 2))),
+    "distillation": Objective("make-editable", (*_EDITS, "--base_loss", "distillation"), ((1, 1), (2, 1), (1, 2))),
 }
 _SIZES = ("--d_model", "32", "--ffn_dim", "64", "--num_layers", "2", "--num_heads", "2", "--dropout", "0")
 _TRAINING = ("--use_cpu", "--dataloader_pin_memory", "false", "--report_to", "none")
@@ -68,17 +71,12 @@ class InvarianceArguments:
     num_steps: int = field(default=8, metadata={"help": "Optimizer steps of every run."})
     tolerance: float = field(default=1e-4, metadata={"help": "The largest relative difference that is allowed."})
     seed: int = field(default=0, metadata={"help": "Seed of the data, the model and the order of the batches."})
-    scripts_dir: str = field(
-        default=str(Path(__file__).parents[2] / "scripts"),
-        metadata={"help": "Folder of train_baseline.py and train_editable.py. Default: that of the repository."},
-    )
 
     def __post_init__(self):
         if unknown := [name for name in self.objectives if name not in OBJECTIVES]:
             raise EditableValueError(f"--objectives {' '.join(unknown)}: choose some of {', '.join(OBJECTIVES)}.")
-        for name in {OBJECTIVES[name].script for name in self.objectives}:
-            if not (path := Path(self.scripts_dir) / f"{name}.py").is_file():
-                raise EditableFileError(f"There is no {path}. Give --scripts_dir, the repository's folder scripts.")
+        if self.num_steps < 1:
+            raise EditableValueError(f"--num_steps {self.num_steps}: it must be 1 or more.")
 
 
 def _make_inputs(folder: Path, arguments: InvarianceArguments) -> None:
@@ -93,7 +91,7 @@ def _make_inputs(folder: Path, arguments: InvarianceArguments) -> None:
     data = ("--data_dir", str(folder / "data"))
     sizes = ("--num_train", "240", "--num_validation", "13", "--num_test", "8", "--vocab_size", "300")
     run(prepare_data.main, "data", *sizes)
-    if not any(OBJECTIVES[name].script == "train_editable" for name in arguments.objectives):
+    if not any(OBJECTIVES[name].command == "make-editable" for name in arguments.objectives):
         return
     run(train_baseline.main, "model", *data, *_SIZES, *_TRAINING, "--max_steps", "60", "--warmup_steps", "10")
     mining = ("--num_edits", "24", "--num_alternatives", "4", "--max_new_tokens", "16")
@@ -105,13 +103,13 @@ def _make_inputs(folder: Path, arguments: InvarianceArguments) -> None:
 def _train(
     folder: Path, objective: str, processes: int, accumulated: int, arguments: InvarianceArguments
 ) -> list[dict[str, float]]:
-    """The logs of one run of a script: one dictionary a step, and that of the evaluation at the end."""
+    """The logs of one run of a command: one dictionary a step, and that of the evaluation at the end."""
     kind, output = OBJECTIVES[objective], folder / f"{objective}-{processes}-{accumulated}"
-    command = [str(Path(arguments.scripts_dir) / f"{kind.script}.py"), "--data_dir", str(folder / "data")]
+    command = ["-m", "hf_editable", kind.command, "--data_dir", str(folder / "data")]
     command += ["--output_dir", str(output), "--seed", str(arguments.seed), *_TRAINING, *kind.options]
     command += ["--max_steps", str(arguments.num_steps), "--gradient_accumulation_steps", str(accumulated)]
     command += ["--per_device_eval_batch_size", "4"]
-    if kind.script == "train_baseline":
+    if kind.command == "train":
         command += [*_SIZES, "--warmup_steps", "2"]
     else:
         share = processes * accumulated
@@ -218,7 +216,7 @@ def _check(argv: list[str] | None) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/check_invariance.py`; returns the exit code."""
+    """Entry point of `scripts/developer/check_invariance.py`; returns the exit code."""
     return run_main(_check, argv)
 
 

@@ -1,4 +1,8 @@
-"""Check that edited models' translations from a record equal those of `generate`, and time both in turn."""
+r"""Check that edited models' translations from a record equal those of `generate`, and time both in turn.
+
+    python scripts/developer/check_replay.py --model_name_or_path runs/main/baseline --data_dir runs/main/data \
+        --edits_dir runs/main/edits_test --num_edits 20 --output_dir runs/main/replay
+"""
 
 import statistics
 import time
@@ -166,7 +170,7 @@ def _table(summary: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of `scripts/check_replay.py`; returns the exit code."""
+    """Entry point of `scripts/developer/check_replay.py`; returns the exit code."""
     return run_main(_check, argv)
 
 

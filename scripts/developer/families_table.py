@@ -1,10 +1,8 @@
-"""
-The table of model families in hf_editable/docs/models.md, made of the results of their tests:
+"""Make the table of model families in hf_editable/docs/models.md from the results of their tests.
 
-    python scripts/developer/families_table.py --output_dir scripts/results/families
+python scripts/developer/families_table.py --output_dir scripts/results/families
 """
 
-import argparse
 import json
 import platform
 import re
@@ -12,10 +10,14 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import transformers
+
+from hf_editable.cli.shared.running import parse_arguments, run_main, tell
+from hf_editable.runs.files import check_folder
 
 
 TESTS = Path(__file__).parents[2] / "tests" / "test_families.py"
@@ -27,6 +29,13 @@ COLUMNS = {
     "training step": "test_training_step",
 }
 MARKS = {"passed": "✓", "expected": "(✓)", "failed": "✗"}
+
+
+@dataclass
+class FamiliesArguments:
+    """Where the table goes."""
+
+    output_dir: str = field(metadata={"help": "Folder for families.json and families.md."})
 
 
 def outcomes(report: Path) -> dict[str, dict[str, str]]:
@@ -56,27 +65,31 @@ def markdown(table: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--output_dir", type=Path, required=True, help="Folder for families.json and families.md.")
-    folder = parser.parse_args().output_dir
+def _make(argv: list[str] | None) -> int:
+    (arguments,) = parse_arguments([FamiliesArguments], argv, __doc__)
+    folder = check_folder(arguments.output_dir)
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", str(TESTS), "--junitxml", str(report)]
-        status = subprocess.run(command).returncode
+        status = subprocess.run(command, stdout=sys.stderr).returncode
         table = outcomes(report)
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"command": "python scripts/developer/families_table.py", "versions": versions, "families": table}
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "families.json").write_text(json.dumps(content, indent=2) + "\n")
     (folder / "families.md").write_text(markdown(table))
-    print(markdown(table))
+    tell(markdown(table), families=table)
     return status
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/developer/families_table.py`; returns the exit code, that of the tests."""
+    return run_main(_make, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
