@@ -6,7 +6,7 @@
 #   scripts/run_main.sh --source iwslt14 --archive de-en.tgz         IWSLT14 De-En at the paper's size; wants a GPU
 #   scripts/run_main.sh --source files --train_files corpus.de.gz corpus.en.gz                     your own data
 #
-# Arguments are those of scripts/prepare_data.py. RUN names the folder of the results, runs/main by default. A run that
+# Arguments are those of `hf-editable prepare`. RUN names the folder of the results, runs/main by default. A run that
 # was interrupted goes on when it is started again with the same arguments.
 source "$(dirname "$0")/environment.sh"
 run=${RUN:-runs/main}
@@ -38,38 +38,38 @@ fi
 
 step() { echo; echo "== $1"; }
 
-# train SCRIPT NAME ARGUMENTS...: unless it is done; from the last checkpoint, if there is one.
+# train COMMAND NAME ARGUMENTS...: unless it is done; from the last checkpoint, if there is one.
 train() {
-    local script=$1 output="$run/$2" last
+    local command=$1 output="$run/$2" last
     [ ! -f "$output/train_results.json" ] || return 0
     mkdir -p "$output"
     last=$(find "$output" -maxdepth 1 -name "checkpoint-*" | sort -V | tail -n 1)
-    accelerate launch --num_processes 1 "scripts/$script.py" --data_dir "$run/data" --output_dir "$output" \
+    accelerate launch --num_processes 1 -m hf_editable "$command" --data_dir "$run/data" --output_dir "$output" \
         --save_total_limit 1 ${last:+--resume_from_checkpoint "$last"} "${@:3}"
 }
 
 step "Data"
-[ -d "$run/data" ] || python scripts/prepare_data.py "${data[@]}" --output_dir "$run/data"
+[ -d "$run/data" ] || hf-editable prepare "${data[@]}" --output_dir "$run/data"
 
 step "Training the baseline"
-train train_baseline baseline --logging_steps 100 "${sizes[@]}" "${baseline[@]}"
+train train baseline --logging_steps 100 "${sizes[@]}" "${baseline[@]}"
 
 step "Mining edits from it"
 for split in train test; do
     [ $split = train ] && count=$mined || count=$edits
-    python scripts/mine_edits.py --model_name_or_path "$run/baseline" --data_dir "$run/data" --split $split \
+    hf-editable mine --model_name_or_path "$run/baseline" --data_dir "$run/data" --split $split \
         --num_edits "$count" --output_dir "$run/edits_$split"
 done
 
 step "Training it to be editable"
-train train_editable editable --logging_steps 25 --model_name_or_path "$run/baseline" \
+train make-editable editable --logging_steps 25 --model_name_or_path "$run/baseline" \
     --edits_dir "$run/edits_train" --dropout 0 "${editable[@]}"
 
 step "Measuring single edits of both"
-python scripts/evaluate_edits.py --model_name_or_path "$run/baseline" "$run/editable" --names baseline editable \
+hf-editable evaluate --model_name_or_path "$run/baseline" "$run/editable" --names baseline editable \
     --edits_dir "$run/edits_test" --data_dir "$run/data" --num_edits "$edits" "${evaluation[@]}" \
     --output_dir "$run/results"
 
 step "Correcting one mistake"
-python scripts/edit_translation.py --model_name_or_path "$run/editable" --data_dir "$run/data" \
+hf-editable edit --model_name_or_path "$run/editable" --data_dir "$run/data" \
     --output_dir "$run/patch"
