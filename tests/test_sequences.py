@@ -10,11 +10,33 @@ import torch
 
 from hf_editable import DataCollatorForEditableSeq2Seq, EditableFileError, EditableTypeError, EditableValueError
 from hf_editable.cli.commands.edit_sequence import main
+from hf_editable.editors import Editor, EditOutcome, register_editor, unregister_editor
 from hf_editable.editors.problems.constraint import constraint_value
 from hf_editable.evaluation import SequenceReport, edit_sequence
+from hf_editable.patches.changes import LowRank
 
 
+LOW_RANK = {"editor": "low_rank"}
 OPTIONS = {"num_beams": 2, "batch_size": 3, "max_new_tokens": 8, "bleu_tokenize": "none", "counts": [1, 3]}
+
+
+class AddsLowRank(Editor):
+    """Adds a matrix of rank one at random to one of the edited ones, another for each edit."""
+
+    def forward(self, problem, create_graph=False):
+        name = sorted(name for name in self.moved(problem.model) if name.endswith("fc1.weight"))[0]
+        shape = dict(problem.model.named_parameters())[name].shape
+        generator = torch.Generator().manual_seed(int(problem.edits[0]["labels"].sum()))
+        change = LowRank(name, *(torch.randn(size, 1, generator=generator) for size in shape))
+        loss = constraint_value(problem.model, problem.edits, problem.length_penalty)
+        return EditOutcome({}, torch.tensor(loss), loss, 1, (change,))
+
+
+@pytest.fixture(autouse=True)
+def low_rank():
+    register_editor("low_rank", None, AddsLowRank)
+    yield
+    unregister_editor("low_rank")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +78,7 @@ def translate(model, tokenizer, source):
     return tokenizer.decode(output[0], skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("editor", [{}, {"editor": "finetune_all", "adamw_learning_rate": 0.01}])
+@pytest.mark.parametrize("editor", [{}, {"editor": "finetune_all", "adamw_learning_rate": 0.01}, LOW_RANK])
 def test_points_equal_a_plain_sequence(editor, sequence, tiny_model, tiny_tokenizer, tiny_edits, test_set):
     state = state_of(tiny_model)
     report = sequence(**editor)
@@ -88,7 +110,7 @@ def test_points_equal_a_plain_sequence(editor, sequence, tiny_model, tiny_tokeni
         assert (point["held_edits"], point["held"]) == (held, sum(held))
         assert (point["decoded_edits"], point["decoded"]) == (said, sum(said))
         assert point["made"] == sum(row["success"] for row in report.rows[:count])
-    assert points[4]["changed_rate"] > 0 and points[1]["held"] == points[1]["made"] == 1
+    assert points[4]["changed_rate"] > 0 and points[1]["held"] == points[1]["made"] == (editor != LOW_RANK)
     assert sequence(**editor, seed=3).rows[0]["index"] != report.rows[0]["index"]
 
 
@@ -212,6 +234,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pairs, test_set, t
     assert (tmp_path / "out" / "picture.png").is_file()
     summary = SequenceReport.load(tmp_path / "out" / "second").summary
     assert (summary["editor"], summary["edit_config"]["max_steps"]) == ("kl", 3)
+    assert summary["edit_config"]["editor_options"] == {"num_pairs": 3, "weight": 4}
     assert "--editor_options num_pairs=3 weight=4" in summary["command"]
     assert summary["command"] in (tmp_path / "out" / "second" / "report.md").read_text()
     assert main([*argv, "--names", "one"]) == 2 and "2 models need as many names" in capsys.readouterr().err

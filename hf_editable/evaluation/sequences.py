@@ -98,18 +98,7 @@ def edit_sequence(
     points = {row["count"]: row for row in (journal.rows if journal is not None else []) if "count" in row}
     if points.keys() >= {0, *arguments["counts"]} and (finished := SequenceReport.load_finished(output_dir)):
         return finished
-    sequence = _Sequence(study, pairs)
-    rows = []
-    with closing(sequence.run(ordered, points, arguments["counts"])) as results:  # closing it puts the model back
-        for kind, row in results:
-            if kind == "edit":
-                rows.append(row)
-                continue
-            points[row["count"]] = row
-            if journal is not None:
-                journal.append([row])
-    report = SequenceReport(sequence.summary([points[count] for count in sorted(points)], rows), rows)
-    return saved(report, output_dir)
+    return saved(_Sequence(study, pairs).report(ordered, arguments["counts"], points, journal), output_dir)
 
 
 def _in_random_order(edits: dict[int, dict[str, Any]], seed: int) -> list[_Indexed]:
@@ -135,8 +124,23 @@ class _Sequence:
         self._kept: tuple[Change, ...] = ()
         self._before = study.before(pairs, study.translate([pair["source"] for pair in pairs]))
 
-    def run(
-        self, edits: list[_Indexed], points: Mapping[int, Any], counts: Sequence[int]
+    def report(
+        self, edits: list[_Indexed], counts: Sequence[int], points: dict[int, dict[str, Any]], journal: Journal | None
+    ) -> SequenceReport:
+        """Make all edits, and take the measures after `counts` of them that are not in `points` yet."""
+        rows = []
+        with closing(self._run(edits, counts, points)) as results:  # closing it puts the model back
+            for kind, row in results:
+                if kind == "edit":
+                    rows.append(row)
+                    continue
+                points[row["count"]] = row
+                if journal is not None:
+                    journal.append([row])
+        return SequenceReport(self._summary([points[count] for count in sorted(points)], rows), rows)
+
+    def _run(
+        self, edits: list[_Indexed], counts: Sequence[int], points: Mapping[int, Any]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Pairs of `"edit"` or `"point"` and a row; points that are there already are not measured again."""
         self._study.collator.collate_edits([edit for _, edit in edits])  # refused before the long work
@@ -196,7 +200,7 @@ class _Sequence:
         except NonFiniteEditError:
             return False
 
-    def summary(self, points: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _summary(self, points: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The measures, and how they were taken."""
         summary = {
             **self._study.summary(),
