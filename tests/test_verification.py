@@ -18,7 +18,8 @@ from hf_editable import (
 )
 from hf_editable.correction.verification import Verification, VerifiedEdit, _pushing_out, shortened
 from hf_editable.editors.problems.translation_problem import JointEditProblem
-from hf_editable.evaluation.methods import VerifiedEditing
+from hf_editable.evaluation.single_edits import evaluate_edits
+from hf_editable.evaluation.study import Study
 from hf_editable.tail.decoder_tail import Tail
 
 
@@ -179,17 +180,19 @@ def test_translations_are_kept(editor, tiny_tokenizer, tiny_pairs):
     assert hurried.lost == wrong
 
 
-def test_the_method_that_evaluations_take_does_the_same(editor, tiny_tokenizer):
+def test_evaluations_make_the_same_edits(editor, tiny_tokenizer):
     alternatives = ["the ball .", "the man sees the ball ."]
     expected = editor.edit(SOURCE, TARGET, alternatives, max_rounds=60)
-    inputs = editor.collator.edit_inputs({"source": SOURCE, "target": TARGET, "alternatives": alternatives})
-    method = VerifiedEditing(tiny_tokenizer, editor.num_beams, max_rounds=60)
-    found = method(editor.model, inputs)
+
+    def made(**options):
+        options |= {"num_beams": editor.num_beams, "max_rounds": 60}
+        study = Study(evaluate_edits, editor.model, tiny_tokenizer, None, options)
+        return study.make({"source": SOURCE, "target": TARGET, "alternatives": alternatives}).result
+
+    found = made()
     assert (found.steps, found.loss, found.success) == (expected.steps, expected.loss, True)
     assert all(torch.equal(tensor, expected.patch.tensors[name]) for name, tensor in found.patch.tensors.items())
-    assert method(editor.model, inputs, max_steps=1, learning_rate=1e-9).steps == 60
-    with pytest.raises(EditableValueError, match="max_rounds=0"):
-        VerifiedEditing(tiny_tokenizer, max_rounds=0)
+    assert made(max_steps=1, learning_rate=1e-9).steps == 60
 
 
 def test_a_joint_loss_is_the_mean_of_what_is_not_met():
