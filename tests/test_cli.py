@@ -129,16 +129,21 @@ def test_a_developers_script_runs_from_the_root(name):
     assert done.returncode == 0 and f"python scripts/developer/{name}.py" in done.stdout, done.stderr
 
 
-def test_what_is_shown_exists():
-    pages = [ROOT / "README.md", *ROOT.glob("hf_editable/docs/*.md"), *ROOT.glob("scripts/*.sh")]
-    shown = set()
+def test_what_is_shown_exists(capsys):
+    pages = [ROOT / "README.md", ROOT / "scripts" / "results" / "README.md"]
+    pages += [*ROOT.glob("hf_editable/docs/*.md"), *ROOT.glob("scripts/*.sh")]
+    mentioned, used = set(), {}
     for path in [*pages, *ROOT.glob("hf_editable/**/*.py"), *DEVELOPER.glob("*.py")]:
         text = path.read_text(encoding="utf-8")
         assert [name for name in re.findall(r"\bscripts/[\w/]+\.\w+", text) if not (ROOT / name).exists()] == [], path
         if path in pages:
-            shown |= {name for name, _ in command_lines(text)}
-            shown |= set(re.findall(r"`hf-editable (?:--\w+ )*([a-z][a-z-]*)", text))
-    assert shown - {"$command"} <= set(COMMANDS) and len(shown) > 15
+            mentioned |= set(re.findall(r"`hf-editable (?:--\w+ )*([a-z][a-z-]*)", text))
+            for name, words in command_lines(text):
+                used.setdefault(name, set()).update(word for word in words if re.fullmatch(r"--\w+", word))
+    assert used.pop("$command")  # of the main job, for either training
+    assert mentioned <= set(COMMANDS) and len(mentioned | set(used)) > 15
+    for name, options in used.items():
+        assert options <= set(re.findall(r"--\w+", help_of(name, capsys))), name
 
 
 @pytest.mark.parametrize("name", ALL)
