@@ -149,7 +149,14 @@ def test_what_is_missing_is_named_with_the_releases(monkeypatch, caplog):
     private_names.missing_names.cache_clear()
 
 
-def test_names_that_only_instances_have_are_found_in_the_code():
-    assert is_there(PrivateName("torch.nn.Module", "_buffers", (), ""))
-    assert is_there(PrivateName("transformers.GenerationMixin", "_pad_token_tensor", (), ""))
-    assert not is_there(PrivateName("transformers.GenerationMixin", "_no_such_name", (), ""))
+def test_names_that_only_instances_have_are_found_in_the_code(monkeypatch):
+    def there(holder, name, of_instances=True):
+        return is_there(PrivateName(holder, name, (), "", of_instances=of_instances))
+
+    assert there("torch.nn.Module", "_buffers") and there("transformers.GenerationMixin", "_pad_token_tensor")
+    assert not there("torch.nn.Module", "_buffers", of_instances=False)
+    assert not there("transformers.GenerationMixin", "_no_such_name")
+    # That others call it is not enough for a method.
+    assert there("transformers.GenerationMixin", "_beam_search", of_instances=False)
+    monkeypatch.delattr(transformers.GenerationMixin, "_beam_search")
+    assert not there("transformers.GenerationMixin", "_beam_search", of_instances=False)

@@ -1,4 +1,4 @@
-"""Decoding with the model's own `generate`: to an expected length, with what is in the beam, without gradients."""
+"""Decoding with the model's own `generate`: to an expected length first, noting the prefixes in the beam, frozen."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -143,7 +143,7 @@ def until_end(model: PreTrainedModel, ids: list[int]) -> list[int]:
 
 @contextmanager
 def frozen(model: PreTrainedModel) -> Iterator[None]:
-    """Dropout off and no gradients inside the block; each module's training mode as it was after it."""
+    """Dropout off and no gradients inside the block; afterwards each module has its own training mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

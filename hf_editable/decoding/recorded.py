@@ -69,8 +69,8 @@ class RecordedDecoding:
         """
         Token ids by the sources' indices, with the parameters that the model has now.
 
-        The first call is to be of the model before any edit: what it visits is kept for good, as far as it fits;
-        what later calls add is dropped when the record gets too large.
+        Call it for the model before any edit first. The record keeps for good what that call visits, as far as it
+        fits, and drops what later calls add when it gets too large.
         """
         found: dict[int, list[int]] = {}
         narrow: list[EncodedSources] = []
@@ -90,7 +90,7 @@ class RecordedDecoding:
                 search.trunk.forget()
         self._searches, self._is_recorded = left, True
         unknown = [source for source in self._plain if not found.keys() >= set(source.indices)]
-        # Translations without end often come down to rounding: all of these few are searched to the limit at once.
+        # The searches that come down to rounding are few, so they go to the limit at once.
         return found | self._decode(narrow, bounded=False) | self._decode(unknown, bounded=True)
 
     def _decode(self, parts: Sequence[EncodedSources], bounded: bool) -> dict[int, list[int]]:

@@ -34,6 +34,8 @@ class PrivateName:
         used_in (`tuple[str, ...]`): the modules of this package that use it.
         purpose (`str`): what for.
         without (`str`, *optional*): what happens in a release that does not have it; `None` where nothing works then.
+        of_instances (`bool`, *optional*, defaults to `False`):
+            whether only instances have it, so that it can be found in the code of the holder's methods only.
     """
 
     holder: str
@@ -41,6 +43,7 @@ class PrivateName:
     used_in: tuple[str, ...]
     purpose: str
     without: str | None = None
+    of_instances: bool = False
 
 
 _GENERATION, _CONFIG, _MODULE = "transformers.GenerationMixin", "transformers.PreTrainedConfig", "torch.nn.Module"
@@ -56,21 +59,22 @@ PRIVATE_NAMES = (
     PrivateName(_GENERATION, "_check_early_stop_heuristic", ("decoding.beams",),
                 "says whether a search can end", _SLOW_BEAMS),
     PrivateName(_GENERATION, "_eos_token_tensor", ("decoding.beams",),
-                "the end tokens, which generate notes in its settings", _SLOW_BEAMS),
+                "the end tokens, which generate notes in its settings", _SLOW_BEAMS, of_instances=True),
     PrivateName(_GENERATION, "_pad_token_tensor", ("decoding.beams",),
-                "the padding token, which generate notes in its settings", _SLOW_BEAMS),
+                "the padding token, which generate notes in its settings", _SLOW_BEAMS, of_instances=True),
     PrivateName(_GENERATION, "_supports_default_dynamic_cache", ("decoding.encoded_sources",),
                 "says whether generate makes a cache of the usual kind",
                 "keys and values of the source follow the beams, which is slower, not wrong"),
     PrivateName(_GENERATION, "_reorder_cache", ("decoding.encoded_sources",),
                 "what models have that move their cache in a way of their own",
-                "keys and values of the source follow the beams, which is slower, not wrong"),
+                "keys and values of the source follow the beams, which is slower, not wrong", of_instances=True),
     PrivateName(_CONFIG, "_attn_implementation", ("tail.prefix_tree",),
                 "the kind of attention, which prefixes side by side replace by their own"),
     PrivateName(_CONFIG, "_name_or_path", ("app.workbench", *_NAMES_OF_MODELS),
-                "what a model was loaded from", "edits and cards cannot say what it was"),
+                "what a model was loaded from", "edits and cards cannot say what it was", of_instances=True),
     PrivateName(_CONFIG, "_commit_hash", ("modeling.auto", "modeling.mixin", *_NAMES_OF_MODELS),
-                "the commit that a model was loaded from", "patches do not say of which commit they are"),
+                "the commit that a model was loaded from", "patches do not say of which commit they are",
+                of_instances=True),
     PrivateName("transformers.PreTrainedModel", "_hf_peft_config_loaded", ("models.families",),
                 "says that a model has adapters", "models with adapters are not refused"),
     PrivateName(_TRAINER, "_load_from_checkpoint", ("training.editable_trainer",),
@@ -84,9 +88,10 @@ PRIVATE_NAMES = (
     PrivateName(_TRAINER, "_remove_unused_columns", ("training.translation_trainer",),
                 "drops the columns that the model does not take"),
     PrivateName(_MODULE, "_apply", ("editors.gradient",), "moves coefficients to a device in the precision they have"),
-    PrivateName(_MODULE, "_parameters", ("tail.copies", "tail.stand_ins"), "copies of modules share their tensors"),
+    PrivateName(_MODULE, "_parameters", ("tail.copies", "tail.stand_ins"), "copies of modules share their tensors",
+                of_instances=True),
     PrivateName(_MODULE, "_modules", ("modeling.checkpoints", "tail.stand_ins"),
-                "copies of modules have copies of their parts"),
+                "copies of modules have copies of their parts", of_instances=True),
     PrivateName(_MODULE, "_compiled_call_impl", ("tail.stand_ins",), "copies of compiled modules are not compiled"),
     PrivateName("torch.Tensor", "_version", ("operations.gate.impact",), "counts the changes of a tensor in place"),
     PrivateName("torch", "_C", ("numerics.output_projection",), "has the number of the backward pass"),
@@ -94,7 +99,7 @@ PRIVATE_NAMES = (
     PrivateName("accelerate.PartialState", "_shared_state", ("runs.processes",),
                 "says whether processes work together, without starting that"),
     PrivateName("datasets.Dataset", "_fingerprint", ("training.hub_trainer",),
-                "says on the card which rows these were"),
+                "says which rows a model was trained on", "cards do not say it", of_instances=True),
     PrivateName("sacrebleu.metrics.base.Metric", "_compute_score_from_stats",
                 ("measures.corpus_scores", "measures.statistics"), "the score of a sum of statistics"),
     PrivateName("sacrebleu.metrics.base.Metric", "_preprocess_segment", ("measures.corpus_scores",),
@@ -102,7 +107,7 @@ PRIVATE_NAMES = (
     PrivateName("sacrebleu.metrics.base.Metric", "_compute_segment_statistics", ("measures.corpus_scores",),
                 "the statistics of one translation"),
     PrivateName("sacrebleu.metrics.base.Metric", "_ref_cache", ("measures.corpus_scores",),
-                "the statistics of the references, which are made once"),
+                "the statistics of the references, which are made once", of_instances=True),
 )  # fmt: skip
 
 
@@ -138,12 +143,11 @@ def missing_names(module: str) -> tuple[PrivateName, ...]:
 
 
 def is_there(entry: PrivateName) -> bool:
-    """Whether the holder has the name, or the code of one of its methods mentions it, as that of an instance's own."""
+    """Whether the holder has the name, or its methods mention it as one that instances have."""
     holder = _find(entry.holder)
-    if hasattr(holder, entry.name):
-        return True
-    mentioned = (name for base in getattr(holder, "__mro__", ()) for name in _names_in(base))
-    return entry.name in mentioned
+    if hasattr(holder, entry.name) or not entry.of_instances:
+        return hasattr(holder, entry.name)
+    return any(entry.name == name for base in holder.__mro__ for name in _names_in(base))
 
 
 def installed_releases() -> str:

@@ -196,8 +196,8 @@ class Tail:
     @cached_property
     def trained_projection(self) -> TrainedProjection | None:
         """
-        The same for edits that are trained through. `None` where there is no `projection`, where training moves a
-        bias of it, and under `checkpoint_edits`, which computes again what this would keep.
+        The projection for edits that are trained through. `None` where there is no `projection`, where training moves
+        a bias of it, and under `checkpoint_edits`, which computes again what this would keep.
         """
         projection = None if self._recomputes else self.projection
         return None if projection is None or self._head.trains_bias else TrainedProjection(projection[0])

@@ -16,13 +16,13 @@ from ..numerics.scoring import PADDING, full_precision
 check_private_names(__name__)
 
 
-# Families whose decoder layers know of positions only what is in their hidden states and what their attention is
-# given, so that prefixes can stand side by side in one sequence. (T5's, say, measure distances along the sequence.)
+# Families whose decoder layers learn of positions from nothing but their hidden states and their attention's mask, so
+# that prefixes can stand side by side in one sequence. (T5's, for one, measure distances along the sequence.)
 MASKED_FAMILIES = (
     "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "m2m_100", "marian", "mbart", "pegasus", "pegasus_x",
     "plbart", "seamless_m4t", "seamless_m4t_v2",
 )  # fmt: skip
-# What other kernels give differs by more than rounding.
+# With other kernels the results differ by more than rounding.
 MASKED_ATTENTION = ("eager", "sdpa")
 _NAME = "hf_editable_prefixes"
 
@@ -82,11 +82,11 @@ class PrefixTree:
         return self._at(places, len(chosen)), chosen
 
     def spread(self, states: Tensor) -> Tensor:
-        """`(prefixes, ...)` to `(batch, length, ...)`: what is of each prefix, at each place where it ends."""
+        """`(prefixes, ...)` to `(batch, length, ...)`: the state of each prefix, at all positions at which it ends."""
         return states.index_select(0, self.places.flatten()).unflatten(0, self.places.shape)
 
     def gather(self, states: Tensor) -> Tensor:
-        """The inverse, `(batch, length, ...)` to `(prefixes, ...)`."""
+        """`(batch, length, ...)` to `(prefixes, ...)`: the state of each prefix, at one position at which it ends."""
         return states.flatten(0, 1).index_select(0, self.ends)
 
     def token_log_probs(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class PrefixAttentionConfig:
 
     @classmethod
     def of(cls, layers: Iterable[nn.Module]) -> list["PrefixAttentionConfig"]:
-        """Give layers such configurations, as many as they have configurations."""
+        """Give layers such configurations, one in place of each configuration that they have."""
         made: dict[int, PrefixAttentionConfig] = {}
         for module in nn.ModuleList(layers).modules():  # each once, also where layers share it
             if "config" in vars(module):
@@ -141,8 +141,8 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: PrefixTree | Tensor | None, **kwargs
 ) -> tuple[Tensor, None]:
     """
-    Attention of every prefix to those that it continues, translation by translation: `heads × length²` products for
-    each of them, where one matrix over all prefixes would have `heads × prefixes²`.
+    Attention of every prefix to those that it continues, one translation after the other: that takes
+    `heads × length²` products for each translation, where one matrix over all prefixes would take `heads × prefixes²`.
     """
     if not isinstance(attention_mask, PrefixTree):  # to the source
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)

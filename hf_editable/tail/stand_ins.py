@@ -84,8 +84,8 @@ def shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Mod
 
 def make_embeddings_sparse(twin: nn.Module) -> None:
     """
-    Give embeddings of a copy sparse gradients, which reach the shared weights in one sum: or else each batch that is
-    trained through would make a gradient of the size of the vocabulary.
+    Give embeddings of a copy sparse gradients, which reach the shared weights in one sum. With dense ones, each batch
+    that is trained through would make a gradient of the size of the vocabulary.
     """
     branches: dict[int, Tensor] = {}
     for module in twin.modules():
