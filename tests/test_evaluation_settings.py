@@ -11,6 +11,7 @@ import pytest
 from hf_editable import EditableTypeError, EditableValueError, evaluate_edits
 from hf_editable.evaluation import (
     EvaluationSettings,
+    TuningSettings,
     analyze_edits,
     compare_variants,
     edit_sequence,
@@ -106,7 +107,7 @@ def test_unknown_names_raise_and_list_those_there_are(evaluate, name, own, unuse
 
 
 def test_other_objects_raise(given):
-    with pytest.raises(EditableTypeError, match="settings={'seed': 1}: give an EvaluationSettings, or its fields"):
+    with pytest.raises(EditableTypeError, match="settings={'seed': 1}: give EvaluationSettings.., or its fields"):
         evaluate_edits(*given, {"seed": 1})
 
 
@@ -117,7 +118,7 @@ def compare(tiny_model, tiny_tokenizer, tiny_edits, pairs, tmp_path):
     def run(*evaluation, **options):
         data = {"validation_edits": tiny_edits.select([0]), "validation_set": pairs.select(range(3))}
         data |= {"test_edits": tiny_edits.select(range(1, 4)), "test_set": pairs.select(range(3, 9))}
-        small = {"refinements": 0, "max_steps": 1, "output_dir": tmp_path / "compared"}
+        small = {"tuning": TuningSettings(refinements=0), "max_steps": 1, "output_dir": tmp_path / "compared"}
         return compare_variants(
             tiny_model, tiny_tokenizer, optimizer_variants(["gd"]), *evaluation, **data, **small, **options
         )

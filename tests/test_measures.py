@@ -9,7 +9,14 @@ import sacrebleu
 from huggingface_hub import ModelCard
 
 from hf_editable import EditableTypeError, EditableValueError, EditReport, NonFiniteEditError, evaluate_edits
-from hf_editable.evaluation import SequenceReport, compare_variants, edit_sequence, format_table, optimizer_variants
+from hf_editable.evaluation import (
+    SequenceReport,
+    TuningSettings,
+    compare_variants,
+    edit_sequence,
+    format_table,
+    optimizer_variants,
+)
 from hf_editable.measures import (
     Column,
     CorpusMeasure,
@@ -181,7 +188,8 @@ def test_a_corpus_score_is_in_evaluations_and_sequences(
 def test_a_comparison_has_its_column(registered, tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path):
     registered(LengthRatio())
     data = {"validation_edits": tiny_edits.select([0]), "validation_set": test_set, "test_set": test_set}
-    options = {**data, "test_edits": tiny_edits.select([1, 2]), "output_dir": tmp_path, "refinements": 0, **OPTIONS}
+    options = {**data, "test_edits": tiny_edits.select([1, 2]), "output_dir": tmp_path, **OPTIONS}
+    options |= {"tuning": TuningSettings(refinements=0)}
     comparison = compare_variants(tiny_model, tiny_tokenizer, optimizer_variants(["gd"]), max_steps=2, **options)
     last = [line.split(" | ")[-1] for line in comparison.markdown().splitlines()[:3]]
     assert last[0] == "Length [95 %] |" and last[2] == f"{LengthRatio().column.cell(comparison.variants[0].summary)} |"

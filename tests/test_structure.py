@@ -162,17 +162,10 @@ def test_files_and_functions_are_short(place):
             long.append(f"{path.name}: {lines} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                length = function_length(node)
+                length = node.end_lineno - node.lineno + 1
                 if length > MOST_FUNCTION_LINES:
                     long.append(f"{path.name}: {node.name}, {length} lines")
     assert long == []
-
-
-def function_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function without its docstring, which says what it takes."""
-    docstring = node.body[0] if ast.get_docstring(node) else None
-    documented = docstring.end_lineno - docstring.lineno + 1 if docstring else 0
-    return node.end_lineno - node.lineno + 1 - documented
 
 
 def test_no_module_is_called_utils():

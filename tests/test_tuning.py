@@ -21,7 +21,7 @@ from hf_editable import (
 from hf_editable.cli.commands import compare_optimizers, compare_parameters
 from hf_editable.evaluation.comparison import compare_variants
 from hf_editable.evaluation.edit_variants import optimizer_variants, parameter_variants
-from hf_editable.evaluation.tuning import TUNING_NAME, _Search, tune_editor
+from hf_editable.evaluation.tuning import TUNING_NAME, TuningSettings, _Search, tune_editor
 from hf_editable.reporting.comparison_report import Comparison, plot_comparison
 from hf_editable.reporting.tuned_editor import TriedSetting
 from hf_editable.tail.decoder_tail import Tail
@@ -257,7 +257,8 @@ def compare(tiny_model, tiny_tokenizer, tiny_edits, pairs, tmp_path):
             "test_edits": tiny_edits.select(range(2, 5)),
             "test_set": pairs.select(range(5, 12)),
             "output_dir": tmp_path / "compared",
-            **{"refinements": 0, "max_steps": 3, "num_beams": 2, "max_new_tokens": 6, "bleu_tokenize": "none"},
+            "tuning": TuningSettings(refinements=0),
+            **{"max_steps": 3, "num_beams": 2, "max_new_tokens": 6, "bleu_tokenize": "none"},
         }
         return compare_variants(tiny_model, tiny_tokenizer, **{**arguments, **options})
 
@@ -276,7 +277,7 @@ def test_comparison_measures_what_was_chosen(compare, tiny_model, tmp_path, monk
         layer = tiny_model.model.decoder.layers[-1]
         assert variant.num_parameters == sum(tensor.numel() for tensor in layer.parameters())
     monkeypatch.setattr(tiny_model, "edit", None)  # a second call edits nothing
-    again = compare(settings={"command": "compare"})
+    again = compare(command="compare")
     values = json.loads((tmp_path / "compared" / "comparison.json").read_text())
     assert again.to_dict() == values == Comparison.load(tmp_path / "compared").to_dict()
     assert values["variants"] == [variant.to_dict() for variant in comparison.variants]

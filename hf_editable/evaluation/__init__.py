@@ -16,7 +16,7 @@ from .generality import measure_generality
 from .sequences import edit_sequence
 from .settings import EvaluationSettings
 from .single_edits import evaluate_edits
-from .tuning import tune_editor
+from .tuning import TuningSettings, tune_editor
 
 
 __all__ = [
@@ -28,16 +28,17 @@ __all__ = [
     "PairedComparison",
     "SequenceReport",
     "TunedEditor",
+    "TuningSettings",
     "analyze_edits",
     "build_report",
     "compare_reports",
     "compare_variants",
     "edit_sequence",
-    "optimizer_variants",
     "evaluate_edits",
     "format_analyses",
     "format_table",
     "measure_generality",
+    "optimizer_variants",
     "parameter_variants",
     "plot_analyses",
     "plot_drawdown",

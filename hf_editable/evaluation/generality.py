@@ -61,9 +61,6 @@ def measure_generality(
         references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
         options (*optional*): fields of [`EvaluationSettings`] and of [`EditConfig`].
 
-    Returns:
-        [`GeneralityReport`].
-
     Raises:
         EditableTypeError, EditableFileError: as [`evaluate_edits`] does.
         EditableValueError: as [`evaluate_edits`] does, and if there is no such kind.
@@ -71,8 +68,6 @@ def measure_generality(
     Example:
 
     ```python
-    >>> from hf_editable.evaluation import measure_generality
-
     >>> report = measure_generality(model, tokenizer, edits, data["test"], num_edits=100)  # doctest: +SKIP
     >>> report.summary["kinds"]["typo"]["target"], report.summary["kinds"]["neighbour"]["unchanged"]  # doctest: +SKIP
     (0.31, 0.87)

@@ -67,17 +67,12 @@ def edit_sequence(
         references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
         options (*optional*): fields of [`EvaluationSettings`] and of [`EditConfig`].
 
-    Returns:
-        [`SequenceReport`].
-
     Raises:
         EditableTypeError, EditableValueError, EditableFileError: as [`evaluate_edits`] does.
 
     Example:
 
     ```python
-    >>> from hf_editable.evaluation import edit_sequence
-
     >>> report = edit_sequence(model, tokenizer, edits, data["test"], num_edits=100)  # doctest: +SKIP
     >>> [(point["count"], point["bleu"], point["held"]) for point in report.summary["points"]]  # doctest: +SKIP
     ```

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import check_count
+from ..checks import check_count, given_settings
 from ..configuration import EditConfig
 from ..errors import EditableTypeError
 from ..measures.corpus_scores import check_tokenizer
@@ -94,13 +94,10 @@ def split_options(
         EditableTypeError: if `settings` are none.
         EditableValueError: if a value is out of range.
     """
-    settings = EvaluationSettings() if settings is None else settings
-    if not isinstance(settings, EvaluationSettings):
-        raise EditableTypeError(f"settings={settings!r:.80}: give an EvaluationSettings, or its fields by name.")
     names = _names(unused)
     given = {name: value for name, value in options.items() if name in names}
     others = {name: value for name, value in options.items() if name not in names}
-    return dataclasses.replace(settings, **given), others
+    return given_settings(EvaluationSettings, settings, given), others
 
 
 def edit_config(

@@ -45,31 +45,20 @@ def evaluate_edits(
     Make single edits, each from the same model, and measure what each one changes (paper, section 4.3 and Table 6).
 
     The test set is translated after every edit as the edited model's own `generate` would do it, from a record of the
-    search before it; see [`BeamSearch`]. Every registered measure is taken ([`register_measure`]), among them *BLEU
-    drawdown*, BLEU before minus BLEU after. An edit whose loss becomes NaN or infinite counts as one without success
-    that changes nothing.
-
-    On the processes of `accelerate launch`, all of which must call this, the edits are dealt out. The result is that
-    of one process, but for the times, and a run can go on with another number of them.
+    search before it, and every registered measure is taken. An edit whose loss becomes NaN or infinite counts as one
+    without success that changes nothing. On the processes of `accelerate launch`, the edits are dealt out.
 
     Args:
         model ([`EditableMixin`]): the model to edit. It is not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         edits ([`~datasets.Dataset`]): columns `source`, `target` and `alternatives`, as [`mine_edits`] gives them.
         test_set ([`~datasets.Dataset`]): columns `source` and `target`.
-        settings ([`EvaluationSettings`], *optional*):
-            How to measure. Its `output_dir` gets `report.json`, `report.md`, `drawdown.png` and `rows.jsonl`, which
-            also says of each edit which translations changed: their numbers, and what they were and became.
+        settings ([`EvaluationSettings`], *optional*): how to measure.
         references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
-        record_gigabytes (`float`, *optional*, defaults to `4.0`):
-            The most memory for the record of the search, in 10⁹ bytes. What does not fit is decoded anew after every
-            edit; 0 keeps no record.
-        verify (`int`, *optional*, defaults to `0`):
-            So many translations are decoded anew after every edit, chosen at random, to hold the record against.
+        record_gigabytes (`float`, *optional*, defaults to `4.0`): most memory for the record, in 10⁹ bytes.
+        verify (`int`, *optional*, defaults to `0`): so many translations, chosen at random, are decoded anew after
+            every edit, to hold the record against.
         options (*optional*): fields of [`EvaluationSettings`], and of [`EditConfig`], such as `learning_rate=3e-4`.
-
-    Returns:
-        [`EditReport`].
 
     Raises:
         EditableTypeError: if the model is not editable, or a name is no field.
@@ -79,8 +68,6 @@ def evaluate_edits(
     Example:
 
     ```python
-    >>> from hf_editable import evaluate_edits
-
     >>> report = evaluate_edits(model, tokenizer, edits, data["test"], num_edits=100)  # doctest: +SKIP
     >>> report.summary["drawdown"], report.summary["drawdown_interval"]  # doctest: +SKIP
     (0.76, [0.61, 0.93])

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import check_count
+from ..checks import check_count, given_settings
 from ..configuration import DEFAULT_EDITOR, EditConfig
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..data.references import References
@@ -29,7 +30,7 @@ from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.journal import Journal
 from ..tail.decoder_tail import Tail
 from .full_divergence import full_divergence
-from .study import choose_rows, measured
+from .study import EDIT_COLUMNS, PAIR_COLUMNS, choose_rows, measured
 from .test_set import EncodedTestSet
 
 
@@ -49,21 +50,52 @@ _COARSE = _PER_DECADE // 2
 _LIMITS = (-8 * _PER_DECADE, 4 * _PER_DECADE)
 
 
+@dataclass(frozen=True)
+class TuningSettings:
+    """
+    How an editor is tuned. [`tune_editor`] takes these fields by name too.
+
+    Args:
+        num_edits (`int`, *optional*): how many of the edits to make, chosen at random; `None` takes all.
+        num_sentences (`int`, *optional*, defaults to `200`): how many of the sentences to take; `None` takes all.
+        target_success (`float`, *optional*, defaults to `0.95`): share of the edits that must succeed.
+        refinements (`int`, *optional*, defaults to `2`):
+            How often the spacing of the step sizes is halved at the end: from half powers of ten to quarters and
+            eighths; at most 2.
+        batch_size (`int`, *optional*, defaults to `64`): sentences whose predictions are computed at once.
+        output_dir (`str`, *optional*):
+            Folder for the settings that are finished: a second call with the same arguments goes on with them.
+        seed (`int`, *optional*, defaults to `0`): of the choices at random.
+
+    Raises:
+        EditableValueError: if a number is out of range.
+    """
+
+    num_edits: int | None = None
+    num_sentences: int | None = 200
+    target_success: float = 0.95
+    refinements: int = 2
+    batch_size: int = 64
+    output_dir: str | os.PathLike | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 0 < self.target_success <= 1:
+            raise EditableValueError(f"target_success={self.target_success!r}: it must be above 0, and 1 at most.")
+        if check_count("refinements", self.refinements, least=0) > 2:
+            raise EditableValueError(f"refinements={self.refinements!r}: it must be 0, 1 or 2.")
+        check_count("seed", self.seed, least=0)
+
+
 def tune_editor(
     model: EditableMixin,
     tokenizer: PreTrainedTokenizerBase,
     edits: Dataset,
     sentences: Dataset,
+    settings: TuningSettings | None = None,
     *,
-    num_edits: int | None = None,
-    num_sentences: int | None = 200,
-    target_success: float = 0.95,
-    refinements: int = 2,
-    batch_size: int = 64,
-    output_dir: str | os.PathLike | None = None,
-    seed: int = 0,
     references: References | None = None,
-    **edit_overrides: Any,
+    **options: Any,
 ) -> TunedEditor:
     """
     Choose the coefficients of an editor as the paper does (section 4.1): the most local edits among the settings with
@@ -82,65 +114,62 @@ def tune_editor(
     Args:
         model ([`EditableMixin`]): the model to edit. It is not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
-        edits ([`~datasets.Dataset`]):
-            Validation edits, with the columns `source`, `target` and `alternatives`, other than those that the result
-            is measured with.
+        edits ([`~datasets.Dataset`]): validation edits, as [`mine_edits`] gives them, not those to measure with.
         sentences ([`~datasets.Dataset`]): validation pairs to measure locality on, with columns `source`, `target`.
-        num_edits (`int`, *optional*): how many of `edits` to make, chosen at random; `None` takes all.
-        num_sentences (`int`, *optional*, defaults to `200`): how many of `sentences` to take; `None` takes all.
-        target_success (`float`, *optional*, defaults to `0.95`): share of the edits that must succeed.
-        refinements (`int`, *optional*, defaults to `2`):
-            How often the spacing of the step sizes is halved at the end: from half powers of ten to quarters and
-            eighths; at most 2.
-        batch_size (`int`, *optional*, defaults to `64`): sentences whose predictions are computed at once.
-        output_dir (`str`, *optional*):
-            Folder for the settings that are finished: a second call with the same arguments goes on with them.
-        seed (`int`, *optional*, defaults to `0`): of the choices at random.
+        settings ([`TuningSettings`], *optional*): how to tune.
         references ([`References`], *optional*): sentences that are to stay so, for editors that need them.
-        edit_overrides (*optional*):
-            Fields of [`EditConfig`] to edit with, such as `optimizer="adam"` or `editor="kl"`, or its settings.
-
-    Returns:
-        [`TunedEditor`].
+        options (*optional*): fields of [`TuningSettings`], and of [`EditConfig`], such as `optimizer="adam"`.
 
     Raises:
         EditableTypeError: if the model is not editable.
-        EditableValueError:
-            if a number is out of range, a column is missing, a dataset is empty, an edit or a sentence is longer than
-            the model takes, or `output_dir` holds the results of other arguments.
+        EditableValueError: if a number is out of range, a column is missing, a dataset is empty, an edit or a sentence
+            is longer than the model takes, or `output_dir` holds the results of other arguments.
 
     Example:
 
     ```python
-    >>> from hf_editable.evaluation import tune_editor
-
     >>> tuned = tune_editor(model, tokenizer, edits, data["validation"], optimizer="adam")  # doctest: +SKIP
     >>> tuned.chosen.coefficients  # doctest: +SKIP
     {'learning_rate': 0.000562, 'beta': 0.9, 'momentum': 0.5}
     ```
     """
     check_model(model)
-    if not 0 < target_success <= 1:
-        raise EditableValueError(f"target_success={target_success!r}: it must be above 0, and 1 at most.")
-    if check_count("refinements", refinements, least=0) > 2:
-        raise EditableValueError(f"refinements={refinements!r}: it must be 0, 1 or 2.")
-    check_count("seed", seed, least=0)
-    columns = ("source", "target", "alternatives")
-    chosen_edits = list(choose_rows("edits", edits, columns, num_edits, seed).values())
-    pairs = list(choose_rows("sentences", sentences, columns[:2], num_sentences, seed).values())
-    config = model.edit_config.replace(**edit_overrides)
+    names = {field.name for field in dataclasses.fields(TuningSettings)}
+    settings = given_settings(TuningSettings, settings, {name: options[name] for name in names & options.keys()})
+    overrides = {name: value for name, value in options.items() if name not in names}
+    editor = model.editor_with(**overrides)
+    check_references(editor, references)
+    trials = _trials(model, tokenizer, (edits, sentences), settings, references, overrides)
+    return _Search(trials, settings.target_success, editor).run(settings.refinements)
+
+
+def _trials(
+    model: EditableMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    data: tuple[Dataset, Dataset],
+    settings: TuningSettings,
+    references: References | None,
+    overrides: Mapping[str, Any],
+) -> "_Trials":
+    """What tries settings on the edits and sentences of the data that are chosen; a journal keeps what is finished."""
+    chosen, pairs = (
+        list(choose_rows(name, dataset, columns, wanted, settings.seed).values())
+        for name, dataset, columns, wanted in (
+            ("edits", data[0], EDIT_COLUMNS, settings.num_edits),
+            ("sentences", data[1], PAIR_COLUMNS, settings.num_sentences),
+        )
+    )
+    config = model.edit_config.replace(**overrides)
     arguments = {
         "model": fingerprint_model(model),
-        "edits": fingerprint_rows(chosen_edits),
+        "edits": fingerprint_rows(chosen),
         "sentences": fingerprint_rows(pairs),
         "edit_config": config.to_dict(),
         **({} if references is None else {"references": references.fingerprint()}),
     }
-    journal = None if output_dir is None else Journal(check_folder(output_dir) / TUNING_NAME, arguments)
-    editor = model.editor_with(**edit_overrides)
-    check_references(editor, references)
-    trials = _Trials(model, tokenizer, config, chosen_edits, (pairs, batch_size), journal, references)
-    return _Search(trials, target_success, editor).run(refinements)
+    folder = settings.output_dir
+    journal = None if folder is None else Journal(check_folder(folder) / TUNING_NAME, arguments)
+    return _Trials(model, tokenizer, config, chosen, (pairs, settings.batch_size), journal, references)
 
 
 class _Trials:

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value, load_from_disk
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import ExplicitEnum, logging
+from transformers.utils import logging
 
-from ..checks import check_count
-from ..configuration import choice
+from ..checks import check_count, given_settings
 from ..data.collator import longest_input
 from ..decoding.encoded_sources import batches_by_length
 from ..decoding.generation import resolve_max_new_tokens
@@ -29,6 +28,7 @@ from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.journal import FinishedRows, check_arguments
 from ..runs.processes import is_main_process, on_main, share_out
 from .miner import Miner
+from .mining_settings import EditTargets, MiningSettings
 
 
 logger = logging.get_logger(__name__)
@@ -36,13 +36,6 @@ logger = logging.get_logger(__name__)
 INFO_NAME = "mining_info.json"
 JOURNAL_NAME = "mined.jsonl"
 _FEATURES = Features({"source": Value("string"), "target": Value("string"), "alternatives": List(Value("string"))})
-
-
-class EditTargets(ExplicitEnum):
-    """What mined edits make the model say: a translation that it samples (paper, section 4.3), or the reference."""
-
-    SAMPLED = "sampled"
-    REFERENCES = "references"
 
 
 @dataclass
@@ -83,17 +76,8 @@ def mine_edits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     dataset: Dataset,
-    *,
-    num_alternatives: int = 32,
-    temperature: float = 1.2,
-    batch_size: int = 128,
-    num_edits: int | None = None,
-    max_new_tokens: int | None = None,
-    seed: int = 0,
-    output_dir: str | os.PathLike | None = None,
-    source_column: str = "source",
-    targets: str = "sampled",
-    target_column: str = "target",
+    settings: MiningSettings | None = None,
+    **options: Any,
 ) -> Dataset:
     """
     Mine edits from sources: the model's most likely translations, and one to prefer to them: sampled from it, or the
@@ -111,78 +95,33 @@ def mine_edits(
         model ([`~transformers.PreTrainedModel`]): an encoder-decoder, editable or not. It is not changed.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): its tokenizer.
         dataset ([`~datasets.Dataset`]): sources.
-        num_alternatives (`int`, *optional*, defaults to `32`): translations of each source to outrank (the paper's k).
-        temperature (`float`, *optional*, defaults to `1.2`): of a sampled target, over the whole vocabulary.
-        batch_size (`int`, *optional*, defaults to `128`):
-            Sources encoded and sampled from at once. Beams are searched for as many of them at once as pays.
-        num_edits (`int`, *optional*):
-            How many sources to mine, chosen at random; `None` takes all. A few may give no edit.
-        max_new_tokens (`int`, *optional*):
-            The most tokens of a translation; `None` takes the model's generation settings, or 256 without any.
-        seed (`int`, *optional*, defaults to `0`): of the choice of sources, and of each source's sampled target.
-        output_dir (`str`, *optional*):
-            Folder for the result, in the form of `Dataset.save_to_disk`, and for what is finished meanwhile: a second
-            call with the same arguments goes on where the first one ended, or returns its result.
-        source_column (`str`, *optional*, defaults to `"source"`): the column that holds the sources.
-        targets (`str`, *optional*, defaults to `"sampled"`):
-            `"sampled"` samples each target from the model, `"references"` takes them from the dataset.
-        target_column (`str`, *optional*, defaults to `"target"`): the column that holds the references.
+        settings ([`MiningSettings`], *optional*): how they are mined.
+        options (`Any`): fields of [`MiningSettings`] by name.
 
     Returns:
         [`~datasets.Dataset`] with the columns `source` (`str`), `target` (`str`) and `alternatives` (`list[str]`, the
         most likely first), in the order of the sources.
 
     Raises:
-        EditableTypeError: if `dataset` is not a dataset of one split.
-        EditableValueError:
-            if a number is out of range, a column is missing, no edit is found, or `output_dir` holds the result of
-            other arguments.
+        EditableTypeError: if `dataset` is not a dataset of one split, or an option is not known.
+        EditableValueError: if a number is out of range, a column is missing, no edit is found, or `output_dir` holds
+            the result of other arguments.
         EditableFileError: if `output_dir` is a file, or a folder of other things.
-
-    Example:
-
-    ```python
-    >>> from hf_editable import mine_edits
-
-    >>> edits = mine_edits(model, tokenizer, data["train"], num_edits=1000, output_dir="edits")  # doctest: +SKIP
-    >>> edits.column_names  # doctest: +SKIP
-    ['source', 'target', 'alternatives']
-    ```
     """
-    for name, value in (("num_alternatives", num_alternatives), ("batch_size", batch_size)):
-        check_count(name, value)
-    check_count("seed", seed, least=0)
-    if not temperature > 0:
-        raise EditableValueError(f"temperature={temperature!r}: it must be above 0, such as 1.2.")
+    settings = given_settings(MiningSettings, settings, options)
     if not isinstance(dataset, Dataset):
         raise EditableTypeError(
             f"Edits are mined from one datasets.Dataset, not a {type(dataset).__name__}. Take a split."
         )
-    sampled = choice(EditTargets, "targets", targets) == EditTargets.SAMPLED.value
-    indices = choose(len(dataset), num_edits, seed)
-    sources = _texts(dataset, "source_column", source_column, indices)
-    references = None if sampled else _texts(dataset, "target_column", target_column, indices)
-    arguments = {
-        "model": fingerprint_model(model),
-        "sources": fingerprint_rows(sources.items()),
-        "num_alternatives": num_alternatives,
-        "batch_size": batch_size,
-        "max_new_tokens": resolve_max_new_tokens(model, max_new_tokens),
-    }
-    if references is None:
-        arguments |= {"temperature": temperature, "seed": seed}
-    else:
-        arguments |= {"targets": EditTargets.REFERENCES.value, "references": fingerprint_rows(references.items())}
+    indices = choose(len(dataset), settings.num_edits, settings.seed)
+    sources = _texts(dataset, "source_column", settings.source_column, indices)
+    sampled = settings.targets == EditTargets.SAMPLED.value
+    references = None if sampled else _texts(dataset, "target_column", settings.target_column, indices)
+    arguments = _arguments(model, sources, references, settings)
+    output_dir = settings.output_dir
     if output_dir is not None and on_main(lambda: _is_finished(output_dir, arguments)):
         return load_from_disk(os.fspath(output_dir))
-    finished = FinishedRows(output_dir, JOURNAL_NAME, arguments)
-    rows = finished.by_index
-    hidden = not is_main_process()
-    with logging.tqdm(total=len(sources), desc="Mining edits", unit="source", disable=hidden) as progress:
-        progress.update(len(rows))
-        for mined in _mine(model, tokenizer, sources, references, rows.keys(), arguments):
-            progress.update(len({row["index"] for row in mined} - rows.keys()))
-            finished.add(mined)
+    rows = _mined_rows(model, tokenizer, sources, references, FinishedRows(output_dir, JOURNAL_NAME, arguments))
     longest = longest_input(tokenizer, model, "decoder")
     edits, counts = _select(tokenizer, longest, sources, rows, corrections=not sampled)
     logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")
@@ -212,6 +151,40 @@ def _texts(dataset: Dataset, argument: str, column: str, indices: list[int]) -> 
     if column not in dataset.column_names:
         raise EditableValueError(f"The dataset has no column {column!r} but {dataset.column_names}. Set {argument}.")
     return dict(zip(indices, dataset.select(indices)[column], strict=True))
+
+
+def _arguments(
+    model: PreTrainedModel, sources: dict[int, str], references: dict[int, str] | None, settings: MiningSettings
+) -> dict[str, Any]:
+    """What mined edits depend on, as a journal keeps it."""
+    arguments = {
+        "model": fingerprint_model(model),
+        "sources": fingerprint_rows(sources.items()),
+        "num_alternatives": settings.num_alternatives,
+        "batch_size": settings.batch_size,
+        "max_new_tokens": resolve_max_new_tokens(model, settings.max_new_tokens),
+    }
+    if references is None:
+        return arguments | {"temperature": settings.temperature, "seed": settings.seed}
+    return arguments | {"targets": settings.targets, "references": fingerprint_rows(references.items())}
+
+
+def _mined_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: dict[int, str],
+    references: dict[int, str] | None,
+    finished: FinishedRows,
+) -> dict[int, dict[str, Any]]:
+    """Raw rows of all sources by index: those that are finished, and the others as they are mined."""
+    rows = finished.by_index
+    hidden = not is_main_process()
+    with logging.tqdm(total=len(sources), desc="Mining edits", unit="source", disable=hidden) as progress:
+        progress.update(len(rows))
+        for mined in _mine(model, tokenizer, sources, references, rows.keys(), finished.arguments):
+            progress.update(len({row["index"] for row in mined} - rows.keys()))
+            finished.add(mined)
+    return rows
 
 
 def _mine(

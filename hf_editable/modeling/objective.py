@@ -107,13 +107,8 @@ def editable_objective(
         raise EditableValueError(
             "The edited decoder layer was skipped in this pass. Load the model with decoder_layerdrop=0."
         )
-    states = tail.states(
-        calls[0],
-        inputs.get("input_ids"),
-        outputs.encoder_last_hidden_state,
-        inputs.get("attention_mask"),
-        inputs["decoder_input_ids"],
-    )
+    sources = (inputs.get("input_ids"), outputs.encoder_last_hidden_state, inputs.get("attention_mask"))
+    states = tail.states(calls[0], *sources, inputs["decoder_input_ids"])
     terms = _edit_terms(model, tail, edits, states, outputs.logits.detach(), labels)
     count = edits[0].shape[0] if num_edits is None else num_edits
     result.edit_loss = terms["edit_loss"] / count

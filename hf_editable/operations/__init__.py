@@ -1,6 +1,6 @@
 """What is done with edits every day: weighing them before they are accepted, keeping them, taking them back."""
 
-from .bulk.apply_corrections import apply_corrections
+from .bulk.apply_corrections import BulkSettings, apply_corrections
 from .bulk.plan import ConflictPolicy
 from .bulk.report import BulkReport, Outcome
 from .corrections.correction_list import Conflict, Correction, find_conflicts
@@ -18,6 +18,7 @@ from .store.redo import RevertResult
 __all__ = [
     "AskedCorrection",
     "BulkReport",
+    "BulkSettings",
     "ChangedTranslation",
     "Conflict",
     "ConflictPolicy",

@@ -90,7 +90,7 @@ def build_report(
     if not results:
         raise EditableValueError(
             f"{os.fspath(results_dir)!r} has no reports of evaluations, Markdown tables or PNG pictures. "
-            "Give the output folder of a script, or one that has such folders."
+            "Give the output folder of an evaluation, or one that has such folders."
         )
     title = title or heading or root.name
     pictures: dict[str, bytes] = {}

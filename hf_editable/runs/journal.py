@@ -70,10 +70,12 @@ class FinishedRows:
         arguments (`dict[str, Any]`): what the rows depend on. See [`Journal`].
 
     Attributes:
+        arguments (`dict[str, Any]`): what the rows depend on.
         by_index (`dict[int, dict[str, Any]]`): the rows.
     """
 
     def __init__(self, output_dir: str | os.PathLike | None, name: str, arguments: dict[str, Any]):
+        self.arguments = arguments
         self._journal = None if output_dir is None else Journal(check_folder(output_dir) / name, arguments)
         self.by_index = {} if self._journal is None else {row["index"]: row for row in self._journal.rows}
 

@@ -68,6 +68,7 @@ def compare(
 ) -> None:
     """Tune and measure the variants of a model, and print the table."""
     from ...evaluation.comparison import compare_variants
+    from ...evaluation.tuning import TuningSettings
     from ...runs.files import check_folder
     from ...runs.processes import is_main_process
 
@@ -80,9 +81,13 @@ def compare(
         options[f"{name}_set"] = load_data(data_dir, split)[split]
         options[f"{name}_edits"] = load_edits(options.pop(f"{name}_edits_dir"))
     options.pop("names")
+    tuned = {
+        name: options.pop(f"num_validation_{name.removeprefix('num_')}") for name in ("num_edits", "num_sentences")
+    }
+    tuning = TuningSettings(**tuned, **{name: options.pop(name) for name in ("target_success", "refinements")})
     model, tokenizer = load_editable(place, languages)
     comparison = compare_variants(
-        model, tokenizer, variants(model), settings={"command": command_line(argv)}, **options
+        model, tokenizer, variants(model), tuning=tuning, command=command_line(argv), **options
     )
     if is_main_process():
         tell(

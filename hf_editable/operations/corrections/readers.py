@@ -48,8 +48,8 @@ def read_corrections(
     """
     Read a file of corrections, in UTF-8 with or without a byte order mark.
 
-    CSV and TSV begin with a line of column names. Columns `id` and `note`, and keys of those names in JSON, are kept;
-    others are not looked at. White space around the texts is taken off, rows with no text at all are left out.
+    CSV and TSV begin with column names. `id` and `note`, also as keys in JSON, are kept, others not looked at. White
+    space around the texts is taken off, rows with no text at all are left out.
 
     Args:
         path (`str`): the file.
@@ -58,24 +58,18 @@ def read_corrections(
         target_column (`str`, *optional*, defaults to `"target"`): column or JSON key of the targets.
         source_lang (`str`, *optional*): in a translation memory, the language to translate from, such as `"de"`,
             which `de-AT` meets too; `None` takes each unit's `srclang`.
-        target_lang (`str`, *optional*): in a translation memory, the language to translate to; `None` takes the only
-            other one.
+        target_lang (`str`, *optional*): there, the language to translate to; `None` takes the only other one.
 
     Returns:
-        `list[Correction]`: in the order of the file, which may have duplicates, conflicts and rows without a source
-        or a target: [`apply_corrections`] tells of them.
+        `list[Correction]`: in the order of the file. [`apply_corrections`] tells of duplicates, conflicts and gaps.
 
     Raises:
         EditableFileError: if the file is missing, malformed or not in UTF-8; it names the line.
-        EditableValueError:
-            if the format is not known, a column is missing, a value is no text, no row is left, or the languages do
-            not fit.
+        EditableValueError: if the format, a column, a value, or the languages do not fit, or no row is left.
 
     Example:
 
     ```python
-    >>> from hf_editable.operations import read_corrections
-
     >>> read_corrections("complaints.csv")  # doctest: +SKIP
     [Correction(source='Guten Tag!', target='Good afternoon!', id=None, note=None, place='line 2')]
     ```
@@ -83,21 +77,20 @@ def read_corrections(
     name = os.fspath(path)
     chosen = _format(name, format)
     if chosen is CorrectionFormat.TMX:
-        pairs = read_tmx(path, source_lang, target_lang)
         rows = [
             {"source": source, "target": target, "id": unit.identifier, "note": unit.note, "place": str(unit)}
-            for unit, source, target in pairs
+            for unit, source, target in read_tmx(path, source_lang, target_lang)
         ]
+    elif source_lang is not None or target_lang is not None:
+        raise EditableValueError(
+            f"source_lang={source_lang!r} and target_lang={target_lang!r} choose languages of a translation "
+            f"memory; {name!r} is {chosen.value}. Leave them out, or give source_column and target_column."
+        )
+    elif source_column == target_column:
+        raise EditableValueError(f"source_column and target_column are both {source_column!r}. Give two columns.")
     else:
-        if source_lang is not None or target_lang is not None:
-            raise EditableValueError(
-                f"source_lang={source_lang!r} and target_lang={target_lang!r} choose languages of a translation "
-                f"memory; {name!r} is {chosen.value}. Leave them out, or give source_column and target_column."
-            )
         columns = {"id": "id", "note": "note", source_column: "source", target_column: "target"}
-        if source_column == target_column:
-            raise EditableValueError(f"source_column and target_column are both {source_column!r}. Give two columns.")
-        rows = list(_READERS[chosen](name, _read_text(name), columns))
+        rows = _READERS[chosen](name, _read_text(name), columns)
     corrections = [_correction(row) for row in rows]
     kept = [each for each in corrections if each.source or each.target]
     if not kept:

@@ -52,14 +52,11 @@ def measure_mining(workload: Workload, sources: int = 128, one_in: int = 4, repe
     disabled = not logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        seconds = in_turn(
-            {
-                "package": lambda: found.update(package=package(texts)),
-                "plain": lambda: found.update(plain=plain(some)),
-            },
-            repeats,
-            model.device,
-        )
+        ways = {
+            "package": lambda: found.update(package=package(texts)),
+            "plain": lambda: found.update(plain=plain(some)),
+        }
+        seconds = in_turn(ways, repeats, model.device)
         counted = operations({"package": lambda: package(few), "plain": lambda: plain(few)})
     finally:
         if not disabled:
@@ -67,10 +64,7 @@ def measure_mining(workload: Workload, sources: int = 128, one_in: int = 4, repe
     mined = found["package"]
     same = sum(found["plain"][text] in mined.get(text, ()) for text in some) / len(some)
     if same < LEAST_SAME:
-        raise EditableError(
-            f"Mining in batches and one source at a time agree on {same:.0%} of the most likely translations only, so "
-            "their times say nothing."
-        )
+        raise EditableError(f"Both agree on {same:.0%} of the most likely translations only: their times say nothing.")
     times = medians(seconds)
     return [
         {
