@@ -170,6 +170,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pairs, test_set, t
     for options, message in (
         (["--editors", "gradient", "magic"], "editor='magic': choose one of 'gradient'"),
         (["--editors", "kl", "kl"], "each once"),
+        (["--editor", "kl"], "--editor kl: this command compares several. Give --editors"),
         (["--editors", "kl:proven"], "behind the colon, 'proven' is not 'verified'"),
         (["--editors", "kl", "--editor_options", "ewc.weight=1"], "give settings of the compared editors"),
         (["--editors", "kl", "--editor_options", "kl.colour=1"], "'kl' has no setting colour"),

@@ -105,6 +105,12 @@ def test_every_name_that_is_used_is_listed_where_it_is_used(trees):
     assert {name: modules for name, modules in listed.items() if not modules <= found[name]} == {}
 
 
+def test_every_name_is_asked_for_at_import(trees):
+    asking = {module for module, tree in trees.items() if "check_private_names(__name__)" in ast.unparse(tree)}
+    below = {"hub.model_card", "numerics.output_projection", "runs.processes"}
+    assert {entry.name for entry in PRIVATE_NAMES if not set(entry.used_in) & (asking | below)} == set()
+
+
 def test_the_walk_sees_every_kind_of_use():
     source = """
 from torch._six import inf

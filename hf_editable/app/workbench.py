@@ -9,9 +9,13 @@ from pathlib import Path
 from ..checks import check_count
 from ..correction.translation_editor import TranslationEditor
 from ..errors import EditableValueError
+from ..models.private_names import check_private_names
 from ..operations.gate.impact import ImpactGate
 from ..patches.patch import EditPatch
 from ..runs.files import check_folder
+
+
+check_private_names(__name__)
 
 
 class Workbench:

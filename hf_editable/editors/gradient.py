@@ -14,12 +14,16 @@ from transformers import PreTrainedModel
 
 from ..configuration import EditConfig
 from ..errors import NonFiniteEditError
+from ..models.private_names import check_private_names
 from ..numerics.gradients import recomputed
 from ..patches.changes import Whole
 from .coefficients import POSITIVE, Coefficient
 from .factors import StepFactors, agree, noted_factors
 from .problems.edit_term import EditTerm
 from .protocol import Editor, EditOutcome, EditProblem, Tunable
+
+
+check_private_names(__name__)
 
 
 # Values of the optimizers' other coefficients that tuning tries.

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+from ..models.private_names import check_private_names
 from ..patches.application import parameters_of
 from ..patches.patch import EditPatch
 from ..runs.fingerprints import fingerprint
 from .problems.translation_problem import JointEditProblem, TranslationEditProblem
 from .protocol import EditOutcome
+
+
+check_private_names(__name__)
 
 
 @dataclass

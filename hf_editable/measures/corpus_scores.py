@@ -7,7 +7,11 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..errors import EditableValueError
+from ..models.private_names import check_private_names
 from .statistics import SENTENCE_RESAMPLES, SentenceBootstrap, percentile_interval, two_level_interval
+
+
+check_private_names(__name__)
 
 
 Changes = Sequence[Sequence[Any]]

@@ -13,6 +13,10 @@ import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from ..errors import EditableValueError
+from ..models.private_names import check_private_names
+
+
+check_private_names(__name__)
 
 
 BOOTSTRAP_RESAMPLES = 10_000

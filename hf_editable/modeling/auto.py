@@ -10,9 +10,13 @@ from ..errors import EditableTypeError
 from ..hub.transfer import pin_revision
 from ..models.families import freeze_computed_positions
 from ..models.layers import find_decoder_layers
+from ..models.private_names import check_private_names
 from .checkpoints import HUB_NAMES, attach_editor, stored_edit_config
 from .editable_classes import editable_class
 from .mixin import EditableMixin
+
+
+check_private_names(__name__)
 
 
 class AutoEditableModelForSeq2SeqLM:

@@ -22,7 +22,11 @@ from ..errors import EditableFileError
 from ..hub.cards import write_card
 from ..hub.model_card import MeasuredEdits, model_card
 from ..hub.transfer import upload
+from ..models.private_names import check_private_names
 from ..runs.files import check_folder
+
+
+check_private_names(__name__)
 
 
 CONFIG_KEY = "editable"

@@ -17,12 +17,16 @@ from ..configuration import BaseLoss
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..errors import EditableValueError
 from ..modeling.mixin import EditableMixin
+from ..models.private_names import check_private_names
 from ..numerics.scoring import num_tokens
 from ..runs.processes import share_out
 from .arguments import EditableSeq2SeqTrainingArguments
 from .batches import permutation
 from .preconditions import check_edits, check_kinds, check_whole, keep_layers
 from .translation_trainer import TranslationTrainer
+
+
+check_private_names(__name__)
 
 
 logger = logging.get_logger(__name__)

@@ -14,6 +14,10 @@ from transformers.utils import logging
 from ..hub.cards import changed_values, set_results, set_section, table, write_card
 from ..hub.model_card import model_card
 from ..hub.transfer import take_card
+from ..models.private_names import check_private_names
+
+
+check_private_names(__name__)
 
 
 logger = logging.get_logger(__name__)

@@ -12,10 +12,14 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.families import decoder_inputs, freeze_computed_positions
+from ..models.private_names import check_private_names
 from ..numerics.scoring import PADDING, cross_entropy
 from .arguments import TranslationTrainingArguments
 from .batches import TokenBatchSampler
 from .hub_trainer import HubTrainer
+
+
+check_private_names(__name__)
 
 
 class TranslationTrainer(HubTrainer):

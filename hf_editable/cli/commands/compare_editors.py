@@ -51,6 +51,8 @@ class EditorsArguments(MeasuringArguments):
         """
         from ...editors.registry import editor_family, editor_names
 
+        if self.editor is not None:
+            raise EditableValueError(f"--editor {self.editor}: this command compares several. Give --editors.")
         names = self.editors
         if names is None:
             others = [name for name in editor_names() if name not in ("gradient", "lora")]

@@ -14,6 +14,7 @@ from ...errors import EditableValueError
 from ...evaluation.test_set import EncodedTestSet
 from ...measures.corpus_scores import CorpusChrf, CorpusScore
 from ...measures.scored_test_set import ScoredTestSet
+from ...models.private_names import check_private_names
 from ...patches.application import looked_up
 from ...patches.patch import EditPatch
 from ...runs.fingerprints import fingerprint, fingerprint_rows
@@ -22,6 +23,9 @@ from ...tail.decoder_tail import Tail
 from ..corrections.correction_list import Correction
 from .regression import check_rows
 from .report import SCORES, AskedCorrection, ChangedTranslation, ImpactReport, ScoreChange
+
+
+check_private_names(__name__)
 
 
 class ImpactGate:

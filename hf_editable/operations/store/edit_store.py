@@ -15,6 +15,7 @@ from ...correction.translation_editor import TranslationEditor
 from ...editors.registry import make_editor
 from ...editors.result import EditResult
 from ...errors import EditableFileError, EditableTypeError, EditableValueError, EditRefusedError
+from ...models.private_names import check_private_names
 from ...patches.application import applied
 from ...patches.changes import Whole
 from ...patches.files import write_patch
@@ -29,6 +30,9 @@ from .edit_diff import EditDiff
 from .files import BASE, EDITS, GIT_FILES, clear, exclusive, sync, sync_tree
 from .manifest import MANIFEST_NAME, Manifest, StoredEdit, corrections_of
 from .redo import RevertResult, decoded_all, one_editor, redo_edits, weigh
+
+
+check_private_names(__name__)
 
 
 Value = TypeVar("Value")
