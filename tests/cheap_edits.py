@@ -20,7 +20,8 @@ class CheapEditor:
 
     def __init__(self, model, broken=(), spoils=None):
         self.model, self.broken, self.spoils = model, broken, spoils or {}
-        self.parameters = Tail(model, model.edit_config).parameters
+        self.edit_config = model.edit_config
+        self.parameters = Tail(model, self.edit_config).parameters
         self.name = sorted(self.parameters)[0]
 
     def translate(self, sources):

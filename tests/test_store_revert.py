@@ -151,3 +151,23 @@ def test_the_gate_and_the_editor_have_one_model(store, editor, make_tiny_model, 
     gate = ImpactGate(TranslationEditor(make_tiny_model(), tiny_tokenizer), tiny_pairs)
     with pytest.raises(EditableValueError, match="the gate have two models"):
         store.revert(edits[0].id, editor, gate)
+
+
+def test_edits_are_made_anew_by_the_family_that_made_them(tiny_model, tiny_tokenizer, tiny_pairs, tmp_path):
+    def made_by(name, **settings):
+        return TranslationEditor(tiny_model, tiny_tokenizer, 2, editor=name, learning_rate=1e-2, **settings)
+
+    pairs = [(pair["source"], pair["target"]) for pair in tiny_pairs[:9:4]]
+    gradient, penalized = made_by("gradient"), made_by("kl", references=tiny_pairs[12:15], num_pairs=3)
+    store = EditStore.create(tmp_path / "store", tiny_model)
+    for editor, pair in zip((gradient, penalized, gradient), pairs, strict=True):
+        result = editor.edit(*pair, max_rounds=1)
+        result.patch.apply(tiny_model)
+        store.add(result)
+    assert [edit.editor for edit in store.edits] == ["gradient", "kl", "gradient"]
+    before = weights_of(tiny_model), files(tmp_path)
+    with pytest.raises(EditableValueError, match=r"0002-.* cannot be made anew: The editor 'kl'.* Give references"):
+        store.revert("0001", gradient, allow_lost=True)
+    assert same(weights_of(tiny_model), before[0]) and files(tmp_path) == before[1]
+    store.revert("0001", penalized, allow_lost=True)
+    assert [(edit.editor, edit.revision) for edit in store.edits] == [("kl", 1), ("gradient", 1)]

@@ -1,10 +1,14 @@
 """Take an edit out of a store, whichever it is. The later ones are made anew, and the model is asked for them again.
 
 hf-editable revert 0001 --store edits
+
+An edit is made anew by the kind of editor that made it; settings of that (`--learning_rate 1e-3`, `--reference_file
+pairs.csv`, or `--editor kl --editor_options weight=5`) are to be given again.
 """
 
 from dataclasses import dataclass, field
 
+from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.operating import GateArguments, describe_impact, load_text_editor, save_checkpoint, store_model
 from ..shared.running import parse_arguments, run_main, tell
@@ -30,8 +34,8 @@ class RevertArguments:
 
 
 def _revert(argv: list[str] | None) -> None:
-    kinds = [RevertArguments, GateArguments, LanguageArguments]
-    arguments, limits, languages = parse_arguments(kinds, argv, __doc__)
+    kinds = [RevertArguments, EditorArguments, GateArguments, LanguageArguments]
+    arguments, maker, limits, languages = parse_arguments(kinds, argv, __doc__)
     from ...operations.store.edit_store import EditStore
     from ...runs.files import check_folder
 
@@ -41,7 +45,8 @@ def _revert(argv: list[str] | None) -> None:
     is_last = store.get(arguments.id) == store.edits[-1]
     editor = gate = None
     if not is_last or arguments.output_dir is not None or limits.given():
-        editor = load_text_editor(store_model(arguments.model_name_or_path, store), languages, arguments.num_beams)
+        place = store_model(arguments.model_name_or_path, store)
+        editor = load_text_editor(place, languages, arguments.num_beams, maker)
         store.load(editor.model)
         gate = limits.gate(editor)
     result = store.revert(arguments.id, editor, gate, allow_lost=arguments.allow_lost)

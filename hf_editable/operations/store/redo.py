@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transformers.utils import logging
 
+from ...configuration import EditConfig
 from ...correction.translation_editor import JointEditResult, TranslationEditor, TranslationEditResult
 from ...errors import EditableValueError, EditRefusedError, NonFiniteEditError
 from ...patches.application import changed
@@ -54,7 +55,8 @@ def redo_edits(
     Make edits anew, one on top of the other. The editor's model is the same afterwards, bit for bit.
 
     Args:
-        editor ([`TranslationEditor`]): makes them.
+        editor ([`TranslationEditor`]): makes those of its own family of editors. Edits of another family are made by
+            that, with its own settings, and with this editor's references, beams and step size.
         edits (`Sequence[StoredEdit]`): the edits as they were.
         earlier (`Sequence[StoredEdit]`): the edits before them, which they are to keep, as they keep each other.
         state ([`State`]): what to begin with.
@@ -71,7 +73,7 @@ def redo_edits(
     for edit in logging.tqdm(edits, desc="Redoing", unit="edit"):
         try:
             with changed(editor.model, state.changes(editor.model)):
-                result = correct(editor, edit.corrections, corrections_of([*earlier, *redone]))
+                result = correct(_editor_of(edit, editor), edit.corrections, corrections_of([*earlier, *redone]))
         except (EditableValueError, NonFiniteEditError) as error:
             raise EditableValueError(f"The edit {edit.id} cannot be made anew: {error} {_UNCHANGED}") from error
         said = decoded_all(result)
@@ -89,6 +91,18 @@ def redo_edits(
         redone.append(new)
         state = state.after(result.patch.changes)
     return redone, state
+
+
+def _editor_of(edit: StoredEdit, editor: TranslationEditor) -> TranslationEditor:
+    """The editor, or one like it of the family that the edit is of."""
+    if edit.editor in (None, editor.edit_config.editor):
+        return editor
+    shared = {field.name for field in dataclasses.fields(EditConfig)} - {"editor", "editor_options"}
+    overrides = {name: value for name, value in editor.overrides.items() if name in shared}
+    decoding = (editor.num_beams, editor.batch_size)
+    return TranslationEditor(
+        editor.model, editor.tokenizer, *decoding, edit.editor, references=editor.references, **overrides
+    )
 
 
 def correct(
