@@ -3,6 +3,7 @@ Applies and reverts a patch, over and over, while its parent sends SIGINT once f
 the model was as before a call or as after it each time, with its record; N times it was as after it.
 """
 
+import signal
 import sys
 
 import torch
@@ -21,6 +22,8 @@ class Model(nn.Module):
 
 
 def main(wanted):
+    # A process that a shell starts in the background ignores SIGINT, and Python leaves it at that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     model = Model()
     before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
