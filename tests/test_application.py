@@ -16,7 +16,7 @@ from hf_editable.patches.changes import Whole
 
 
 TESTS = Path(__file__).parent
-INTERRUPTS = 500
+INTERRUPTS = 200
 
 
 def test_real_interrupts_at_any_moment_leave_the_model_as_before_or_as_after():
