@@ -13,6 +13,7 @@ from transformers.utils import logging
 from ..errors import EditableValueError
 from ..modeling.mixin import EditableMixin, check_model
 from ..reporting.comparison_report import ComparedVariant, Comparison
+from ..reporting.tuned_editor import TunedEditor
 from ..runs.files import check_folder
 from ..tail.decoder_tail import Tail
 from .edit_variants import EditVariants
@@ -43,7 +44,6 @@ def compare_variants(
 ) -> Comparison:
     """
     Tune each variant on validation edits ([`tune_editor`]), then measure it on test edits ([`evaluate_edits`]).
-
     An interrupted comparison goes on where it ended. Every variant has a folder in `output_dir`.
 
     Args:
@@ -77,26 +77,26 @@ def compare_variants(
         folder, overrides = Path(output_dir) / name, {**fields, "max_steps": max_steps}
         how = dataclasses.replace(tuning, output_dir=folder)
         tuned = tune_editor(model, tokenizer, validation_edits, validation_set, how, **overrides)
+        _warn_of_missed(name, tuned, tuning.target_success)
         how = dataclasses.replace(settings, name=name, output_dir=folder)
         given = {**overrides, **tuned.chosen.coefficients, **others}
         report = evaluate_edits(model, tokenizer, test_edits, test_set, how, **given)
-        moved = Tail(model, model.edit_config.replace(**overrides)).parameters.values()
-        size = sum(tensor.numel() for tensor in moved)
+        tail = Tail(model, model.edit_config.replace(**overrides))
+        size = sum(tensor.numel() for tensor in tail.parameters.values())
         compared.append(ComparedVariant(name, fields, size, tuned, report.summary))
-    numbers = (len(validation_edits), len(validation_set))
-    return saved(Comparison(compared, _settings(compared, tuning, numbers, command)), output_dir)
+    how = _settings(compared, tuning, (len(validation_edits), len(validation_set)), command)
+    return saved(Comparison(compared, how), output_dir)
+
+
+def _warn_of_missed(name: str, tuned: TunedEditor, target_success: float) -> None:
+    if not tuned.reached:
+        logger.warning(f"{name}: {target_success:.0%} of the edits succeed with none of {len(tuned.tried)} settings.")
 
 
 def _settings(
     compared: list[ComparedVariant], tuning: TuningSettings, numbers: tuple[int, int], command: str | None
 ) -> dict[str, Any]:
     """How all variants were compared; `numbers` are those of validation edits and validation sentences."""
-    for variant in compared:
-        if not variant.tuned.reached:
-            logger.warning(
-                f"{variant.name}: {tuning.target_success:.0%} of the edits succeed with none of "
-                f"{len(variant.tuned.tried)} settings."
-            )
     how = {name: compared[0].summary[name] for name in ("seed", "machine", "versions")}
     how |= {"target_success": tuning.target_success, "refinements": tuning.refinements}
     how |= {} if command is None else {"command": command}

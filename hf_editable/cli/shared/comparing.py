@@ -81,10 +81,12 @@ def compare(
         options[f"{name}_set"] = load_data(data_dir, split)[split]
         options[f"{name}_edits"] = load_edits(options.pop(f"{name}_edits_dir"))
     options.pop("names")
-    tuned = {
-        name: options.pop(f"num_validation_{name.removeprefix('num_')}") for name in ("num_edits", "num_sentences")
-    }
-    tuning = TuningSettings(**tuned, **{name: options.pop(name) for name in ("target_success", "refinements")})
+    tuning = TuningSettings(
+        num_edits=options.pop("num_validation_edits"),
+        num_sentences=options.pop("num_validation_sentences"),
+        target_success=options.pop("target_success"),
+        refinements=options.pop("refinements"),
+    )
     model, tokenizer = load_editable(place, languages)
     comparison = compare_variants(
         model, tokenizer, variants(model), tuning=tuning, command=command_line(argv), **options

@@ -9,6 +9,7 @@ from transformers.utils import logging
 from ...configuration import EditConfig
 from ...correction.translation_editor import JointEditResult, TranslationEditor, TranslationEditResult
 from ...errors import EditableValueError, EditRefusedError, NonFiniteEditError
+from ...measures.base import says
 from ...patches.application import changed
 from ...patches.patch import EditPatch
 from ..corrections.correction_list import Correction
@@ -135,7 +136,7 @@ def lost_corrections(
     for state in (before, after):
         with changed(editor.model, state.changes(editor.model)):
             texts = editor.translate([correction.source for correction in corrections])
-        said.append([text.strip() == each.target.strip() for text, each in zip(texts, corrections, strict=True)])
+        said.append([says(text, each.target) for text, each in zip(texts, corrections, strict=True)])
     return [each for each, held, holds in zip(corrections, *said, strict=True) if held and not holds]
 
 
