@@ -64,6 +64,7 @@ def test_the_configuration_is_for_people_to_read(folder, patch):
         "length_penalty": 1.0,
         "loss_after": -0.25,
         "loss_before": 1.5,
+        "model_fingerprint": None,
         "source": "Grüße",
         "steps": 3,
         "target": "regards",

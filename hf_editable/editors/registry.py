@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..configuration import EditConfig
 from ..errors import EditableTypeError, EditableValueError
+from ..patches.scope import moves_beyond_layers
 from ..runs.plugins import load_plugins
 from .protocol import Editor
 
@@ -78,6 +79,8 @@ def register_editor(
     if _FAMILIES.get(name, family) != family:
         raise EditableValueError(f"There is another editor {name!r}. Choose another name.")
     _FAMILIES[name] = family
+    if getattr(editor_class, "moved", Editor.moved) is not Editor.moved:
+        moves_beyond_layers(name)
 
 
 def unregister_editor(name: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..models.private_names import check_private_names
+from ..models.weights import fingerprint_weights
 from ..patches.application import parameters_of
 from ..patches.patch import EditPatch
 from ..runs.fingerprints import fingerprint
@@ -55,6 +56,7 @@ def edit_result(problem: TranslationEditProblem | JointEditProblem, outcome: Edi
             loss_after=loss,
             steps=outcome.steps,
             length_penalty=problem.length_penalty,
+            model_fingerprint=fingerprint_weights(model),
             base_model=model.config._name_or_path or None,
             base_revision=getattr(model.config, "_commit_hash", None),
             editor=editor,

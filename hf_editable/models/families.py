@@ -148,9 +148,17 @@ def freeze_computed_positions(model: nn.Module) -> None:
     `from_pretrained` thaws them, and transformers from 5.24 on has gradients for them. Marian's checkpoints do not
     hold them, so what training would make of them would be lost.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and hasattr(module, "create_weight"):
-            module.weight.requires_grad_(False)
+    for module in computed_positions(model).values():
+        module.weight.requires_grad_(False)
+
+
+def computed_positions(model: nn.Module) -> dict[str, nn.Embedding]:
+    """The position embeddings that are computed when a model is made, by their paths in it."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and hasattr(module, "create_weight")
+    }
 
 
 def max_positions(config: PreTrainedConfig, side: str) -> int | None:

@@ -12,17 +12,23 @@ from typing import Any, get_type_hints
 import torch
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from ..errors import EditableValueError
 from ..hub.cards import write_card
 from ..hub.patch_card import patch_card
 from ..hub.transfer import download, upload
+from ..models.weights import fingerprint_weights
 from ..runs.files import whole_folder
 from ..runs.fingerprints import fingerprint, fingerprint_rows
 from ..runs.provenance import installed_versions
 from .application import applied, lock, numbered, parameters_of, put, take_back
 from .changes import Change, Whole, changed_values, fold, same_changes, same_tensors
 from .files import CONFIG_NAME, TENSORS_NAME, read_patch, write_patch
+from .scope import check_scope
+
+
+logger = logging.get_logger(__name__)
 
 
 def _now() -> str:
@@ -49,6 +55,8 @@ class EditPatch:
         created (`str`, *optional*): when the patch was made, in UTC.
         versions (`dict[str, str]`, *optional*): versions of hf_editable, torch and transformers that made it.
         editor (`str`, *optional*): the family of the editor that made it; see [`EditConfig`].
+        model_fingerprint (`str`, *optional*):
+            [`fingerprint_weights`] of the model before the edit; patches of earlier versions do not have it.
 
     Example:
 
@@ -72,6 +80,7 @@ class EditPatch:
     created: str | None = field(default_factory=_now)
     versions: dict[str, str] = field(default_factory=installed_versions)
     editor: str | None = None
+    model_fingerprint: str | None = None
 
     def __post_init__(self):
         if isinstance(self.changes, Mapping):
@@ -123,8 +132,9 @@ class EditPatch:
 
         Raises:
             EditableValueError:
-                if the model is not the one the patch was made for, has it in another data type, or has edited
-                tensors that are tied to others or not in memory.
+                if the model is not the one the patch was made for, every weight of it, has it in another data type,
+                or has edited tensors that are tied to others or not in memory; or if the patch changes other
+                parameters than those of the decoder's layers, and its editor does not.
         """
         with lock(model):
             self.check_fit(model)
@@ -138,12 +148,26 @@ class EditPatch:
             EditableValueError: as `apply` does.
         """
         targets = parameters_of(model, self.changes)
-        if (found := fingerprint(targets)) == self.base_fingerprint:
+        check_scope(model, self.names, self.editor)
+        if (found := fingerprint(targets)) != self.base_fingerprint:
+            problem = f"tensors with fingerprint {self.base_fingerprint}, this model's have {found}."
+        elif self.model_fingerprint is None:
+            logger.warning_once(
+                "The patch is of an earlier version, which noted the weights that it changes only. They are those "
+                "of this model; whether its other weights are those of the patch's model is not known."
+            )
+            return
+        elif (whole := fingerprint_weights(model)) != self.model_fingerprint:
+            problem = (
+                f"a model whose weights have the fingerprint {self.model_fingerprint}. Those that it changes are the "
+                f"same in this one, but all together have {whole}."
+            )
+        else:
             return
         present = any(self._is(each.owner) for each in applied(model)) or same_tensors(self.tensors, targets)
         raise EditableValueError(
-            f"The patch was made for tensors with fingerprint {self.base_fingerprint}, this model's have {found}. "
-            f"{'It is applied already. ' if present else ''}Apply it to the model that it was made from "
+            f"The patch was made for {problem} "
+            f"{'It is applied already. ' if present and targets else ''}Apply it to the model that it was made from "
             f"({self.base_model or 'of unknown name'}), with the patches that were applied then."
         )
 
@@ -201,7 +225,8 @@ class EditPatch:
         base = earlier.base_fingerprint
         if {name for change in changes for name in change.names} != set(earlier.names):
             base = fingerprint(parameters_of(model, changes))
-        return dataclasses.replace(self, changes=changes, base_fingerprint=base)
+        first = {"base_fingerprint": base, "model_fingerprint": earlier.model_fingerprint}
+        return dataclasses.replace(self, changes=changes, **first)
 
     def __str__(self) -> str:
         text = f"{self.source!r} → {self.target!r}" if self.source is not None else "of an unnamed edit"
@@ -230,6 +255,7 @@ class EditPatch:
             "translation": self.target,
             "base model": self.base_model,
             "base revision": self.base_revision,
+            "fingerprint of the base model": self.model_fingerprint,
             "fingerprint of the base tensors": self.base_fingerprint,
             "edited tensors": len(self.names),
             "edited weights": self.size,

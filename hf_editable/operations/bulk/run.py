@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging
 
 from ...errors import EditableValueError, NonFiniteEditError
+from ...models.weights import fingerprint_weights
 from ...patches.application import put, take_back
 from ...patches.patch import EditPatch
 from ...runs.fingerprints import fingerprint
@@ -268,7 +269,13 @@ class BulkRun:
         if self._before:
             self._store.merge(until=self._before[-1]).apply(self._model)
         base = self._fingerprint(patch.names)
-        whole = dataclasses.replace(patch, base_fingerprint=base, source=None, target=None)
+        whole = dataclasses.replace(
+            patch,
+            base_fingerprint=base,
+            model_fingerprint=fingerprint_weights(self._model),
+            source=None,
+            target=None,
+        )
         return self._gate.measure(whole, keep=right)
 
     def save(self, folder: Path, report: BulkReport, save_model: bool) -> None:

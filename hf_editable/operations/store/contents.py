@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import EditableFileError, EditableValueError
+from ...models.weights import model_weights
 from ...patches.application import looked_up
 from ...patches.changes import Lookup, Whole, changed_values
 from ...patches.files import CONFIG_NAME, TENSORS_NAME, changed_kinds, read_patch
 from ...patches.patch import EditPatch
-from ...runs.fingerprints import fingerprint
+from ...patches.scope import widest
+from ...runs.fingerprints import fingerprint, fingerprint_sum
 from ..corrections.correction_list import Correction
 from ..gate.report import IMPACT_NAME, ImpactReport
 from .edit_diff import EditDiff, tensor_changes
@@ -131,6 +133,8 @@ class Contents:
         return EditPatch(
             changes=(*whole, *([Lookup(table)] if table else [])),
             base_fingerprint=fingerprint({name: before.tensors[name] for name in changed}),
+            model_fingerprint=self._model_fingerprint(before.tensors),
+            editor=widest(edit.editor for edit in self.manifest.edits),
             base_model=self.manifest.base_model,
             base_revision=self.manifest.base_revision,
         )
@@ -162,6 +166,18 @@ class Contents:
                 f"the {len(self.manifest.edits)} edits of the store {str(self._path)!r} have {expected}. Make it from "
                 "the base model after store.load(model)."
             )
+        whole = self._model_fingerprint(before)
+        if None not in (whole, patch.model_fingerprint) and whole != patch.model_fingerprint:
+            raise EditableValueError(
+                f"The edit was made from a model whose weights have the fingerprint {patch.model_fingerprint}; those "
+                f"of the base with the {len(self.manifest.edits)} edits of the store {str(self._path)!r} have "
+                f"{whole}. Make it from the base model after store.load(model)."
+            )
+
+    def _model_fingerprint(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Of the whole model, if the edited tensors have these values; `None` if a store of earlier versions."""
+        rest = self.manifest.rest_fingerprint
+        return None if rest is None else fingerprint_sum(tensors, rest)
 
     def check_model(self, model: nn.Module) -> bool:
         """
@@ -214,22 +230,6 @@ class Contents:
                     "it. Take the folder from a commit or a backup."
                 ) from error
             state = state.after(patch.changes)
-
-
-def model_weights(model: nn.Module) -> dict[str, Tensor]:
-    """
-    All that a model's checkpoint holds of weights, by name.
-
-    Raises:
-        EditableValueError: if some of them are not in memory.
-    """
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("editor.")}
-    away = [name for name, tensor in weights.items() if tensor.device.type == "meta"]
-    if away:
-        raise EditableValueError(
-            f"The model's {away[0]!r} is not in memory (device 'meta'). Load the model without offloading it."
-        )
-    return weights
 
 
 def find(edits: Iterable[StoredEdit], id: str) -> StoredEdit:

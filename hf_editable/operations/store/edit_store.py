@@ -16,6 +16,7 @@ from ...editors.registry import make_editor
 from ...editors.result import EditResult
 from ...errors import EditableFileError, EditableTypeError, EditableValueError, EditRefusedError
 from ...models.private_names import check_private_names
+from ...models.weights import fingerprint_weights, model_weights
 from ...patches.application import applied
 from ...patches.changes import Whole
 from ...patches.files import write_patch
@@ -25,7 +26,7 @@ from ...runs.fingerprints import fingerprint
 from ..corrections.correction_list import Correction
 from ..gate.impact import ImpactGate
 from ..gate.report import IMPACT_NAME, ImpactReport
-from .contents import Contents, find, model_weights, named_corrections
+from .contents import Contents, find, named_corrections
 from .edit_diff import EditDiff
 from .files import BASE, EDITS, GIT_FILES, clear, exclusive, sync, sync_tree
 from .manifest import MANIFEST_NAME, Manifest, StoredEdit, corrections_of
@@ -103,6 +104,7 @@ class EditStore:
         tensors = {name: tensor.detach().cpu() for name, tensor in make_editor(config, model).moved(model).items()}
         manifest = Manifest(
             base_fingerprint=fingerprint(model_weights(model)),
+            rest_fingerprint=fingerprint_weights(model, without=tensors),
             tensors=sorted(tensors),
             base_model=model.config._name_or_path or None,
             base_revision=getattr(model.config, "_commit_hash", None),

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,8 @@ class Manifest:
         tensors (`list[str]`): the tensors that edits may change.
         base_model (`str`, *optional*): name or path of the base model.
         base_revision (`str`, *optional*): its revision on the Hub, where known.
+        rest_fingerprint (`str`, *optional*):
+            [`fingerprint_sum`] of its other weights; stores of earlier versions do not have it.
         next_number (`int`, *optional*, defaults to `1`): the number of the next edit.
         edits (`tuple[StoredEdit, ...]`, *optional*): the edits, in their order.
         versions (`dict[str, str]`, *optional*): versions of hf_editable, torch and transformers that made the store.
@@ -92,6 +95,7 @@ class Manifest:
     tensors: list[str]
     base_model: str | None = None
     base_revision: str | None = None
+    rest_fingerprint: str | None = None
     next_number: int = 1
     edits: tuple[StoredEdit, ...] = ()
     versions: dict[str, str] = field(default_factory=installed_versions)
@@ -131,6 +135,8 @@ class Manifest:
             if repeated := {edit.id for edit in edits if sum(each.id == edit.id for each in edits) > 1}:
                 raise ValueError(f"the ids {sorted(repeated)} are there twice")
             known.pop("format_version")
+            if not re.fullmatch("[0-9a-f]{32}", known.get("rest_fingerprint") or "0" * 32):
+                raise ValueError(f"rest_fingerprint is {known['rest_fingerprint']!r:.80}")
             return cls(**known, edits=tuple(edits))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             if isinstance(error, EditableFileError):
