@@ -52,7 +52,9 @@ def test_baseline_trains_resumes_and_translates(folders):
     checkpoint = str(folders / "whole" / "checkpoint-2")
     resuming = ("--resume_from_checkpoint", checkpoint)
     assert train_baseline.main(baseline_command(folders, "resumed", *resuming)) == 0
-    assert logs(folders / "resumed") == logs(folders / "whole")
+    # The steps after the checkpoint may round otherwise; what they start from may not be another.
+    for log, expected in zip(logs(folders / "resumed"), logs(folders / "whole"), strict=True):
+        assert log == pytest.approx(expected, rel=1e-4)
     assert "eval_bleu" in json.loads((folders / "whole" / "eval_results.json").read_text())
     model = AutoModelForSeq2SeqLM.from_pretrained(folders / "whole")
     tokenizer = AutoTokenizer.from_pretrained(folders / "whole")

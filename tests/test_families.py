@@ -210,6 +210,22 @@ def test_what_a_class_freezes_stays_so_when_it_is_loaded(family, tmp_path):
 
 
 @every_family
+def test_a_checkpoint_holds_all_that_is_trained(family, tmp_path):
+    """A run that goes on from a checkpoint would else begin with other weights than it ended with."""
+    families.build(family).save_pretrained(tmp_path)
+    model = AutoEditableModelForSeq2SeqLM.from_pretrained(tmp_path)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter += torch.randn(parameter.shape, generator=noise)
+    model.save_pretrained(tmp_path)
+    again = dict(AutoEditableModelForSeq2SeqLM.from_pretrained(tmp_path).named_parameters())
+    names = [name for name, weight in model.named_parameters() if not torch.equal(weight, again[name])]
+    assert names == []
+
+
+@every_family
 def test_training_step(family):
     """The objective and all its gradients against the implementation without any short cut."""
     model = editable(family, epsilon=1e-3, max_steps=3, c_edit=0.5, c_loc=2.0)
