@@ -9,6 +9,7 @@ from datasets.exceptions import DatasetsError
 from transformers.utils import ExplicitEnum, logging
 
 from ..errors import EditableFileError, EditableValueError
+from ..runs.files import settle
 from . import moses
 
 
@@ -105,6 +106,7 @@ def load_translations(
         EditableFileError: There is no such dataset, or it cannot be read.
         EditableValueError: The dataset has neither form, or its pairs have no such language.
     """
+    settle(name_or_path)
     try:
         folder = Path(name_or_path)
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():

@@ -11,6 +11,7 @@ from ..hub.transfer import pin_revision
 from ..models.families import freeze_computed_positions
 from ..models.layers import find_decoder_layers
 from ..models.private_names import check_private_names
+from ..runs.files import settle
 from .checkpoints import HUB_NAMES, attach_editor, stored_edit_config
 from .editable_classes import editable_class
 from .mixin import EditableMixin
@@ -45,6 +46,7 @@ class AutoEditableModelForSeq2SeqLM:
         >>> model = AutoEditableModelForSeq2SeqLM.from_pretrained("Helsinki-NLP/opus-mt-de-en")  # doctest: +SKIP
         ```
         """
+        settle(name_or_path)
         commit = pin_revision(name_or_path, kwargs)
         hub_kwargs = {name: kwargs[name] for name in HUB_NAMES if name in kwargs}
         config = kwargs.get("config") or AutoConfig.from_pretrained(

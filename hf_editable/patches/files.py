@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ..errors import EditableFileError, EditableValueError
-from ..runs.files import write_json
+from ..runs.files import settle, write_json
 from ..runs.fingerprints import fingerprint
 from .changes import KINDS, Change, Whole
 
@@ -76,6 +76,7 @@ def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[tuple
         EditableFileError:
             if a file is missing, damaged, malformed or of a newer format, or the files do not belong together.
     """
+    settle(folder)
     remedy = f"It needs a whole {CONFIG_NAME} and {TENSORS_NAME}, as EditPatch.save_pretrained writes them."
     try:
         text = (folder / CONFIG_NAME).read_text(encoding="utf-8")

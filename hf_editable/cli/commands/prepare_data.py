@@ -10,7 +10,6 @@ IWSLT14 German-English, from the official archive:
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -129,7 +128,7 @@ def _write(args: PrepareDataArguments) -> None:
     logger = logging.get_logger(__name__)
     output = _check_output(args)
     read, data = _load(args)
-    with whole_folder(output) as folder:
+    with whole_folder(output, alone=args.overwrite) as folder:
         data.save_to_disk(str(folder))
         info = {
             "arguments": {key: value for key, value in asdict(args).items() if key not in ("output_dir", "overwrite")},
@@ -142,8 +141,6 @@ def _write(args: PrepareDataArguments) -> None:
             tokenizer.save_pretrained(folder / "tokenizer")
             info["vocab_size"] = len(tokenizer)
         write_json(folder / INFO_FILE, info)
-        if args.overwrite:
-            shutil.rmtree(output, ignore_errors=True)
     logger.warning(f"Wrote {output}: {json.dumps({key: info[key] for key in info if key != 'arguments'})}")
     tell("", output_dir=str(output), info=info)
 

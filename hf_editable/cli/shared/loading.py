@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ...errors import EditableError, EditableFileError, EditableValueError
+from ...runs.files import settle
 
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def loading(what: str, place: str) -> Iterator[None]:
     """Turn what libraries raise about a missing or damaged `place` into an `EditableFileError`."""
     try:
+        settle(place)
         yield
     except EditableError:
         raise

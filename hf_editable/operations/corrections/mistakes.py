@@ -4,14 +4,13 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from sacrebleu.metrics import CHRF
 
 from ...checks import check_count
 from ...correction.translation_editor import TranslationEditor
 from ...errors import EditableValueError
-from ...runs.files import whole_folder
+from ...runs.files import check_file, whole_folder
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,9 @@ def write_mistakes(mistakes: Sequence[Mistake], path: str | os.PathLike) -> None
 
     Raises:
         EditableValueError: if the name does not end in `.csv`.
+        EditableFileError: if it cannot be written.
     """
-    path = Path(path)
+    path = check_file(path)
     if path.suffix.lower() != ".csv":
         raise EditableValueError(f"{str(path)!r}: give a name that ends in .csv.")
     with whole_folder(path.parent) as folder, open(folder / path.name, "w", encoding="utf-8", newline="") as file:
