@@ -150,7 +150,7 @@ def test_missing_inputs_and_bad_outputs_are_told(folders, capsys, command, optio
         ("baseline", ["--dropout", "2"], "--dropout 2.0: it must be 0 or more, and below 1"),
         ("editable", ["--dropout", "-0.1"], "--dropout -0.1: it must be 0 or more, and below 1"),
         ("baseline", ["--num_heads", "3"], "--num_heads 3: it must divide --d_model 16"),
-        ("baseline", ["--num_layers", "0"], "--num_layers 0: it must be 1 or more"),
+        ("baseline", ["--num_layers", "0"], "--num_layers 0: it must be a whole number, 1 or more"),
         ("baseline", ["--resume_from_checkpoint", "gone"], "--resume_from_checkpoint 'gone' is no checkpoint"),
         ("editable", ["--resume_from_checkpoint", "gone"], "--resume_from_checkpoint 'gone' is no checkpoint"),
         ("editable", ["--fsdp", "full_shard"], "fsdp splits layers"),

@@ -4,11 +4,11 @@ import argparse
 import difflib
 import importlib
 import sys
-import textwrap
 from dataclasses import dataclass
 
 from .. import __version__
-from .shared.running import INTERRUPTED, USAGE, subcommand
+from .shared.printing import run_printing
+from .shared.running import INTERRUPTED, USAGE, Refusing, UsageError, run_main, subcommand
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 
 _EPILOG = """exit codes:
   0 done    1 an error, told in one line    2 wrong arguments
-  3 an edit was not made, or not accepted    130 interrupted"""
+  3 an edit was not made, or not accepted    130 interrupted    141 done, but nobody read what it said"""
 
 
 def _listed(group: dict[str, Command]) -> str:
@@ -74,7 +74,7 @@ def _listed(group: dict[str, Command]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     listed = "\n\n".join(f"{title}:\n{_listed(group)}" for title, group in GROUPS.items())
-    parser = argparse.ArgumentParser(
+    parser = Refusing(
         prog="hf-editable",
         usage="hf-editable [--json] [--debug] COMMAND [options]",
         description="Correct single translations of a model, and measure what else changed.\n\n"
@@ -107,16 +107,24 @@ def main(argv: list[str] | None = None) -> int:
         `int`: the exit code, see [`~cli.shared.running.run_main`].
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    return run_printing(lambda: _main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
     own = next((place for place, text in enumerate(arguments) if not text.startswith("-")), len(arguments))
     parser = _parser()
-    options = parser.parse_args(arguments[:own])
-    if own == len(arguments):
-        parser.print_help(sys.stderr)
-        return USAGE
-    name, rest = arguments[own], arguments[own + 1 :]
-    if name not in COMMANDS:
-        sys.stderr.write(textwrap.fill(f"error: {_unknown(name)}", 100, break_on_hyphens=False) + "\n")
-        return USAGE
+    try:
+        options = parser.parse_args(arguments[:own])
+        if own == len(arguments):
+            if not options.json:
+                parser.print_help(sys.stderr)
+                return USAGE
+            raise UsageError("Give a command.")
+        name, rest = arguments[own], arguments[own + 1 :]
+        if name not in COMMANDS:
+            raise UsageError(_unknown(name))
+    except UsageError as error:
+        return _refuse(error, arguments)
     try:
         module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
         with subcommand(f"hf-editable {name}", options.json, options.debug):
@@ -124,3 +132,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # while it is imported
         sys.stderr.write("Interrupted.\n")
         return INTERRUPTED
+
+
+def _refuse(error: UsageError, arguments: list[str]) -> int:
+    """Tell why no command was chosen, in the way of the commands."""
+
+    def refuse(_: list[str] | None) -> int:
+        raise error
+
+    with subcommand("hf-editable", json=False, debug=False):
+        return run_main(refuse, arguments)

@@ -80,11 +80,10 @@ def _benchmark(argv: list[str] | None) -> None:
     import torch
 
     from benchmarks.table import table
-    from hf_editable.runs.files import check_folder, whole_folder, write_json
+    from hf_editable.runs.files import whole_folder, write_json
     from hf_editable.runs.provenance import machine, versions
 
     (arguments,) = parse_arguments([BenchmarkArguments], argv, __doc__)
-    check_folder(arguments.output_dir)
     if arguments.num_threads is not None:
         torch.set_num_threads(arguments.num_threads)
     rows = [row for part in arguments.parts or PARTS for row in _measure(arguments, part)]

@@ -20,7 +20,7 @@ from typing import Any
 from hf_editable.cli.shared.measuring import command_line
 from hf_editable.cli.shared.running import parse_arguments, run_main, tell
 from hf_editable.errors import EditableError, EditableValueError
-from hf_editable.runs.files import check_folder, whole_folder, write_json
+from hf_editable.runs.files import whole_folder, write_json
 
 
 # A step's batches of sentences, dealt out to processes and accumulated.
@@ -196,8 +196,6 @@ def _compare(arguments: InvarianceArguments) -> list[dict[str, Any]]:
 
 def _check(argv: list[str] | None) -> None:
     (arguments,) = parse_arguments([InvarianceArguments], argv, __doc__)
-    if arguments.output_dir is not None:
-        check_folder(arguments.output_dir)
     rows = _compare(arguments)
     table = _table(rows)
     tell(table, runs=rows)

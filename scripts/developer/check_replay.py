@@ -108,11 +108,10 @@ def _check(argv: list[str] | None) -> None:
 
     from hf_editable.data.collator import DataCollatorForEditableSeq2Seq
     from hf_editable.evaluation.study import choose_rows
-    from hf_editable.runs.files import check_folder, whole_folder, write_json
+    from hf_editable.runs.files import whole_folder, write_json
     from hf_editable.runs.provenance import machine, versions
 
     (arguments,) = parse_arguments([CheckArguments], argv, __doc__)
-    check_folder(arguments.output_dir)
     model, tokenizer = load_model(arguments.model_name_or_path), load_tokenizer(arguments.model_name_or_path)
     collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
     columns, edits = ("source", "target", "alternatives"), load_edits(arguments.edits_dir)

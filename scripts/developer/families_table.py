@@ -17,7 +17,6 @@ import torch
 import transformers
 
 from hf_editable.cli.shared.running import parse_arguments, run_main, tell
-from hf_editable.runs.files import check_folder
 
 
 TESTS = Path(__file__).parents[2] / "tests" / "test_families.py"
@@ -67,7 +66,7 @@ def markdown(table: dict[str, dict[str, str]]) -> str:
 
 def _make(argv: list[str] | None) -> int:
     (arguments,) = parse_arguments([FamiliesArguments], argv, __doc__)
-    folder = check_folder(arguments.output_dir)
+    folder = Path(arguments.output_dir)
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", str(TESTS), "--junitxml", str(report)]

@@ -81,11 +81,9 @@ def _write(output_dir: str, analyses: "list[EditAnalysis]", command: str) -> Non
 
 
 def _analyze(argv: list[str] | None) -> None:
-    from ...runs.files import check_folder
     from ...runs.processes import on_main
 
     named, arguments, languages = parse_arguments([NamedModels, AnalysisArguments, LanguageArguments], argv, __doc__)
-    check_folder(arguments.output_dir)
     labels, test_set = named.labels(), load_data(arguments.data_dir, arguments.split)[arguments.split]
     command = command_line(argv)
     models = zip(named.model_name_or_path, labels, strict=True)

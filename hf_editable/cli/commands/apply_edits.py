@@ -19,6 +19,7 @@ from ..shared.operating import (
     save_checkpoint,
     store_model,
 )
+from ..shared.printing import inline
 from ..shared.running import DONE, REFUSED, parse_arguments, run_main, tell
 
 
@@ -108,11 +109,8 @@ class CorrectionArguments(EditorArguments):
 
 
 def _apply(argv: list[str] | None) -> int:
-    from ...runs.files import check_folder
-
     kinds = [ApplyArguments, CorrectionArguments, GateArguments, LanguageArguments]
     arguments, corrections, limits, languages = parse_arguments(kinds, argv, __doc__)
-    check_folder(arguments.output_dir)
     if Path(arguments.edits).is_file() or Path(arguments.edits).suffix.lower() in (".csv", ".tsv", ".jsonl", ".tmx"):
         return _apply_corrections(arguments, corrections, limits, languages)
     return _apply_patch(arguments, limits, languages)
@@ -123,9 +121,11 @@ def _apply_corrections(
 ) -> int:
     from ...operations.bulk.apply_corrections import apply_corrections
     from ...operations.store.edit_store import EditStore
+    from ...runs.files import check_folder
 
     rows = corrections.read(arguments.edits)
     place = Path(corrections.store or Path(arguments.output_dir) / "store")
+    check_folder(place)
     store = EditStore.open(place) if (place / STORE_FILE).exists() else None
     model = store_model(arguments.model_name_or_path, store)
     editor = load_text_editor(model, languages, arguments.num_beams, corrections)
@@ -149,7 +149,8 @@ def _describe(report: "BulkReport") -> str:
     counts = Counter(row["outcome"].replace("_", " ") for row in report.rows)
     held = sum(row.get("holds") is True for row in report.rows)
     lines = [
-        f"{row['outcome'].replace('_', ' ')}: {row['source']} → {row['target']} {' '.join(row['reasons'])}"
+        f"{row['outcome'].replace('_', ' ')}: {inline(row['source'])} → {inline(row['target'])} "
+        f"{inline(' '.join(row['reasons']))}"
         for row in report.rows
         if row["outcome"] not in _MADE
     ]

@@ -88,10 +88,8 @@ def _compare(argv: list[str] | None) -> None:
     arguments, scores, languages = parse_arguments(kinds, argv, __doc__)
     from ...evaluation.single_edits import evaluate_edits
     from ...reporting.editors_plot import plot_editors
-    from ...runs.files import check_folder
     from ...runs.processes import on_main
 
-    check_folder(arguments.output_dir)
     variants = arguments.variants()
     test_set = load_data(arguments.data_dir, arguments.split)[arguments.split]
     edits = load_edits(arguments.edits_dir)

@@ -11,6 +11,7 @@ from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.loading import load_data
 from ..shared.operating import GateArguments, describe_impact, load_text_editor, open_store
+from ..shared.printing import inline
 from ..shared.running import DONE, REFUSED, parse_arguments, run_main, tell
 
 
@@ -69,21 +70,14 @@ def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -
     raise EditableValueError(f"The model translates every test sentence of {arguments.data_dir} like its reference.")
 
 
-def _check(arguments: EditTranslationArguments) -> None:
-    """Refuse places that cannot be written to, before the long work."""
-    from ...runs.files import check_folder
-
-    for place in (arguments.output_dir, arguments.store):
-        if place is not None:
-            check_folder(place)
-
-
 def _edit(argv: list[str] | None) -> int:
     from ...operations.store.edit_store import EditStore
+    from ...runs.files import check_folder
 
     kinds = [EditTranslationArguments, GateArguments, LanguageArguments]
     arguments, limits, languages = parse_arguments(kinds, argv, __doc__)
-    _check(arguments)
+    if arguments.store is not None:
+        check_folder(arguments.store)
     editor = load_text_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments)
     store = None if arguments.store is None else open_store(arguments.store, editor)
     gate = limits.gate(editor)
@@ -91,8 +85,9 @@ def _edit(argv: list[str] | None) -> int:
     earlier = store.corrections if store else []
     keep = [(each.source, each.target) for each in earlier]
     result = editor.edit(source, target, arguments.alternatives, keep=keep)
+    named = {"source": source, "wanted": target, "before": before, "after": result.translation}
     tell(
-        f"source: {source}\nwanted: {target}\nbefore: {before}\nafter:  {result.translation}",
+        "\n".join(f"{name + ':':7} {inline(text)}" for name, text in named.items()),
         source=source,
         target=target,
         before=before,

@@ -29,9 +29,7 @@ class ExportArguments:
 def _export(argv: list[str] | None) -> None:
     (arguments,) = parse_arguments([ExportArguments], argv, __doc__)
     from ...operations.store.edit_store import EditStore
-    from ...runs.files import check_folder
 
-    check_folder(arguments.output_dir)
     store = EditStore.open(arguments.store)
     patch = store.export(arguments.output_dir, arguments.id, with_earlier=arguments.with_earlier)
     tell(

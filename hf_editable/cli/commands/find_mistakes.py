@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ..shared.language_options import LanguageArguments
 from ..shared.loading import load_data
 from ..shared.measuring import load_editable
+from ..shared.printing import inline
 from ..shared.running import parse_arguments, run_main, tell
 
 
@@ -41,7 +42,8 @@ def _find(argv: list[str] | None) -> None:
     found = find_mistakes(editor, pairs["source"], pairs["target"], arguments.num_mistakes)
     write_mistakes(found, arguments.output_file)
     for each in found[:5]:
-        tell(f"{each.chrf:5.1f}  {each.source}\n       {each.translation}\n       {each.target}\n")
+        source, translation, target = map(inline, (each.source, each.translation, each.target))
+        tell(f"{each.chrf:5.1f}  {source}\n       {translation}\n       {target}\n")
     tell(f"{len(found)} of {len(pairs)} written to {arguments.output_file}", mistakes=[vars(each) for each in found])
 
 

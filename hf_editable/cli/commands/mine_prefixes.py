@@ -26,10 +26,9 @@ class PrefixArguments(DecodingArguments):
 
 def _mine(argv: list[str] | None) -> None:
     from ...mining.target_prefixes import mine_prefixes
-    from ...runs.files import check_folder, whole_folder
+    from ...runs.files import whole_folder
 
     arguments, languages = parse_arguments([PrefixArguments, LanguageArguments], argv, __doc__)
-    check_folder(arguments.output_dir)
     edits = load_edits(arguments.edits_dir)
     model, tokenizer = load_editable(arguments.model_name_or_path, languages)
     options = {name: getattr(arguments, name) for name in ("num_beams", "batch_size", "max_new_tokens")}

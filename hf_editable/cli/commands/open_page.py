@@ -41,6 +41,10 @@ class AppArguments(EditorArguments):
 def _serve(argv: list[str] | None) -> None:
     kinds = [AppArguments, GateArguments, LanguageArguments]
     arguments, limits, languages = parse_arguments(kinds, argv, __doc__, regression_size=REGRESSION_SIZE)
+    if arguments.store is not None:
+        from ...runs.files import check_folder
+
+        check_folder(arguments.store)
     from ...app.page import Page, serve  # if Gradio is missing, that is said before the model is loaded
     from ...app.sessions import Sessions
 

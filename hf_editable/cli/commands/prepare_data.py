@@ -148,9 +148,8 @@ def _write(args: PrepareDataArguments) -> None:
 def _check_output(args: PrepareDataArguments) -> Path:
     """Refuse a bad place before the long work; what `overwrite` deletes must be prepared data."""
     from ...errors import EditableFileError
-    from ...runs.files import check_folder
 
-    output = check_folder(args.output_dir)
+    output = Path(args.output_dir)
     if output.is_dir() and any(output.iterdir()):
         if not args.overwrite:
             raise EditableFileError(f"{output} is not empty. Give another output_dir, or --overwrite to replace it.")

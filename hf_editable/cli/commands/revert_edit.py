@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.operating import GateArguments, describe_impact, load_text_editor, save_checkpoint, store_model
+from ..shared.printing import inline
 from ..shared.running import parse_arguments, run_main, tell
 
 
@@ -39,9 +40,8 @@ def _revert(argv: list[str] | None) -> None:
     from ...operations.store.edit_store import EditStore
     from ...runs.files import check_folder
 
-    if arguments.output_dir is not None:
-        check_folder(arguments.output_dir)
     store = EditStore.open(arguments.store)
+    check_folder(arguments.store)
     is_last = store.get(arguments.id) == store.edits[-1]
     editor = gate = None
     if not is_last or arguments.output_dir is not None or limits.given():
@@ -51,14 +51,14 @@ def _revert(argv: list[str] | None) -> None:
         gate = limits.gate(editor)
     result = store.revert(arguments.id, editor, gate, allow_lost=arguments.allow_lost)
     tell(
-        f"Taken out: {result.reverted.id} ({result.reverted.source} → {result.reverted.target}). "
+        f"Taken out: {result.reverted.id} ({inline(result.reverted.source)} → {inline(result.reverted.target)}). "
         f"Made anew: {', '.join(each.id for each in result.redone) or 'none'}.",
         reverted=result.reverted.to_dict(),
         redone=[each.to_dict() for each in result.redone],
         lost=[{"source": each.source, "target": each.target} for each in result.lost],
     )
     for each in result.lost:
-        tell(f"Lost: {each.source} → {each.target}")
+        tell(f"Lost: {inline(each.source)} → {inline(each.target)}")
     if result.impact is not None:
         tell(describe_impact(result.impact), impact=result.impact.to_dict())
     if arguments.output_dir is not None:

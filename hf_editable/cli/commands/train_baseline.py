@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ...errors import EditableValueError
 from ..shared.loading import load_data, load_tokenizer
 from ..shared.running import parse_arguments, run_main
-from ..shared.training_runs import check_dropout, check_folders, run_training, trainer_inputs
+from ..shared.training_runs import check_resumed, run_training, trainer_inputs
 
 
 if TYPE_CHECKING:
@@ -51,10 +51,6 @@ class ModelArguments:
     num_beams: int = field(default=5, metadata={"help": "Beam size that the saved model translates with."})
 
     def __post_init__(self):
-        check_dropout(self.dropout)
-        for name in ("d_model", "ffn_dim", "num_layers", "num_heads", "max_length", "num_beams"):
-            if getattr(self, name) < 1:
-                raise EditableValueError(f"--{name} {getattr(self, name)}: it must be 1 or more.")
         if self.d_model % self.num_heads:
             raise EditableValueError(
                 f"--num_heads {self.num_heads}: it must divide --d_model {self.d_model}, as each head gets its share."
@@ -111,7 +107,7 @@ def _train(argv: list[str] | None) -> None:
 
     kinds = (ModelArguments, DataArguments, TranslationTrainingArguments)
     model_args, data_args, args = parse_arguments(kinds, argv, __doc__, **TRAINING_DEFAULTS)
-    check_folders(args)
+    check_resumed(args)
     data = load_data(data_args.data_dir, "train")
     tokenizer = load_tokenizer(os.path.join(data_args.data_dir, "tokenizer"))
     set_seed(args.seed)

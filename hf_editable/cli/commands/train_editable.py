@@ -20,7 +20,7 @@ from ...errors import EditableValueError
 from ..shared.language_options import LanguageArguments
 from ..shared.loading import load_data, load_edits, load_tokenizer, loading
 from ..shared.running import parse_arguments, run_main
-from ..shared.training_runs import check_dropout, check_folders, run_training, trainer_inputs
+from ..shared.training_runs import check_resumed, run_training, trainer_inputs
 
 
 if TYPE_CHECKING:
@@ -56,9 +56,6 @@ class StartArguments:
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout probability in training, between 0 and 1. Default: the checkpoint's."}
     )
-
-    def __post_init__(self):
-        check_dropout(self.dropout)
 
 
 @dataclass
@@ -151,7 +148,7 @@ def _train(argv: list[str] | None) -> None:
 
     kinds = (StartArguments, EditArguments, LanguageArguments, EditableSeq2SeqTrainingArguments)
     start, edit, languages, args = parse_arguments(kinds, argv, __doc__)
-    check_folders(args)
+    check_resumed(args)
     data = load_data(start.data_dir, "train")
     if start.eval_edits_dir is not None and "validation" not in data:
         raise EditableValueError(f"--eval_edits_dir needs a split 'validation', which {start.data_dir!r} has not.")

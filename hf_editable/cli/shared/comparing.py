@@ -69,11 +69,9 @@ def compare(
     """Tune and measure the variants of a model, and print the table."""
     from ...evaluation.comparison import compare_variants
     from ...evaluation.tuning import TuningSettings
-    from ...runs.files import check_folder
     from ...runs.processes import is_main_process
 
     arguments.check_apart()
-    check_folder(arguments.output_dir)
     options = dict(vars(arguments))
     place, data_dir = options.pop("model_name_or_path"), options.pop("data_dir")
     splits = {name: options.pop(f"{name}_split") for name in ("validation", "test")}

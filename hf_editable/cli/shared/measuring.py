@@ -154,10 +154,8 @@ def measure_models(
             report.
         argv (`list[str]`, *optional*): the command line; `None` is that of the process.
     """
-    from ...runs.files import check_folder
     from ...runs.processes import on_main
 
-    check_folder(arguments.output_dir)
     labels = models.labels()
     # What is missing is said before the long work.
     rows, edits = load_data(arguments.data_dir, arguments.split)[arguments.split], load_edits(arguments.edits_dir)

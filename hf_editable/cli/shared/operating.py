@@ -8,6 +8,7 @@ from ...errors import EditableValueError
 from .editor_options import EditorArguments
 from .language_options import LanguageArguments
 from .loading import load_data, load_model, load_tokenizer
+from .printing import inline
 
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def describe_impact(report: "ImpactReport") -> str:
             f"Of {len(report.asked)} earlier corrections {len(report.kept)} hold, {len(report.lost)} are lost."
         )
     for each in report.changed[:SHOWN_CHANGES]:
-        lines += [f"  {each.source}", f"    - {each.before}", f"    + {each.after}"]
+        lines += [f"  {inline(each.source)}", f"    - {inline(each.before)}", f"    + {inline(each.after)}"]
     if len(report.changed) > SHOWN_CHANGES:
         lines.append(f"  … and {len(report.changed) - SHOWN_CHANGES} more.")
     return "\n".join(lines + [f"Refused: {reason}" for reason in report.reasons])
@@ -201,5 +202,9 @@ def describe_edits(edits: "list[StoredEdit]") -> str:
     for each in edits:
         more = f" (and {len(each.corrections) - 1} more)" if len(each.corrections) > 1 else ""
         said = {True: "decoded", False: "not decoded", None: "not asked"}[each.decoded]
-        lines += [f"{each.id}  {each.added}  {said}{more}", f"    {each.source}", f"    → {each.target}"]
+        lines += [
+            f"{each.id}  {each.added}  {said}{more}",
+            f"    {inline(each.source)}",
+            f"    → {inline(each.target)}",
+        ]
     return "\n".join(lines)

@@ -11,12 +11,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ...errors import EditableError, EditableValueError, EditRefusedError
+from ...runs.files import check_file, check_folder
+from .numbers_taken import check_numbers
+from .printing import FAILED, run_printing, visible
 
 
-DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, USAGE, REFUSED, INTERRUPTED = 0, 2, 3, 130
 
 # Options of every command, but where the Trainer has one of that name.
 _SHARED = {
@@ -27,6 +30,14 @@ _SHARED = {
 
 class UsageError(EditableValueError):
     """An option that does not exist, or a value that it cannot have."""
+
+
+class Refusing(argparse.ArgumentParser):
+    """A parser that refuses in one line, as everything else is refused."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise UsageError(f"{message[:1].upper()}{message[1:]}. `{self.prog} --help` lists what there is.")
 
 
 @dataclass
@@ -84,27 +95,42 @@ def run_main(command: Callable[[list[str] | None], int | None], argv: list[str] 
         that cannot be, 3 if an edit was not made or not accepted, 130 if the user interrupted it.
     """
     run = _Run(**(_settings.get() or {"program": program_name()}))
-    stdout, token = sys.stdout, _run.set(run)
+    token = _run.set(run)
+    try:
+        return run_printing(lambda: _run_told(command, argv, run))
+    finally:
+        _run.reset(token)
+
+
+def _run_told(command: Callable[[list[str] | None], int | None], argv: list[str] | None, run: _Run) -> int:
+    """Run a command, and print the JSON object if it is asked for."""
+    stdout, code = sys.stdout, FAILED
     try:
         with run.redirected:
             if run.json:
                 run.be_quiet()
             code = _run_guarded(command, argv, run)
+    except Exception as error:  # of the program itself
+        run.values |= {"error": str(error), "error_type": type(error).__name__}
+        raise
     finally:
-        _run.reset(token)
-    if run.json:
-        _write_json(run, code, stdout)
+        if run.json and not isinstance(sys.exc_info()[1], SystemExit):
+            _write_json(run, code, stdout)
     return code
 
 
 def _run_guarded(command: Callable[[list[str] | None], int | None], argv: list[str] | None, run: _Run) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
     try:
+        _check_text(arguments)
         return command(argv) or DONE
-    except EditableError as error:
+    except (EditableError, OSError) as error:
         if run.debug:
             traceback.print_exc()
-        sys.stderr.write(f"error: {error}\n")
-        run.values |= {"error": str(error), "error_type": type(error).__name__}
+        run.json |= "--json" in arguments  # where the arguments could not be parsed
+        message = " ".join(str(error).split())
+        sys.stderr.write(f"error: {visible(message)}\n")
+        run.values |= {"error": message, "error_type": type(error).__name__}
         codes = {UsageError: USAGE, EditRefusedError: REFUSED}
         return codes.get(type(error), run.error_code)
     except KeyboardInterrupt:
@@ -115,12 +141,22 @@ def _run_guarded(command: Callable[[list[str] | None], int | None], argv: list[s
         return INTERRUPTED
 
 
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse what is no text: a name or sentence with such parts could be neither read nor written."""
+    for text in arguments:
+        if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            raise UsageError(
+                f"The argument {text!r:.200} is not of the encoding {sys.getfilesystemencoding()}. Write it "
+                "differently, or set a locale of UTF-8 (LANG=C.UTF-8)."
+            )
+
+
 def _write_json(run: _Run, code: int, stdout: Any) -> None:
     from ...runs.processes import is_main_process
 
     if is_main_process():
         values = {"command": run.program.split()[-1].removesuffix(".py"), "exit_code": code, **_finite(run.values)}
-        stdout.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
+        stdout.write(json.dumps(values, default=str) + "\n")  # ASCII, which every encoding has
 
 
 def _finite(value: Any) -> Any:
@@ -141,7 +177,7 @@ def tell(text: str, **values: Any) -> None:
         values (*optional*): for machines: parts of the object that `--json` prints when the command ends.
     """
     if text:
-        print(text)
+        print(visible(text))
     if (run := _run.get()) is not None:
         run.values |= values
 
@@ -165,13 +201,21 @@ def parse_arguments(
 
     Raises:
         UsageError: if an option is unknown, or a value is out of range.
+        EditableFileError: if `output_dir` or `output_file` cannot be written.
     """
     from transformers import HfArgumentParser
 
     from .help_format import HelpFormatter, describe_options
 
+    class Parser(Refusing, HfArgumentParser):
+        def parse_known_args(self, *given: Any, **options: Any) -> tuple[argparse.Namespace, list[str]]:
+            values, rest = super().parse_known_args(*given, **options)
+            for kind in kinds:  # before the dataclasses reckon with them
+                check_numbers(kind, values)
+            return values, rest
+
     run = _run.get() or _Run(program_name())
-    parser = HfArgumentParser(kinds, description=description, prog=run.program, formatter_class=HelpFormatter)
+    parser = Parser(kinds, description=description, prog=run.program, formatter_class=HelpFormatter)
     parser.set_defaults(**defaults)
     positional = {kind: [item for item in fields(kind) if not item.init and "help" in item.metadata] for kind in kinds}
     for item in chain.from_iterable(positional.values()):
@@ -183,7 +227,9 @@ def parse_arguments(
     describe_options(parser)
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    except ValueError as error:
+        for each in parsed[: len(kinds)]:
+            _check_places(each)
+    except (ValueError, ArithmeticError) as error:
         raise UsageError(str(error)) from error
     if rest:
         raise UsageError(f"Unknown arguments: {' '.join(rest)}. `{run.program} --help` lists what there is.")
@@ -196,3 +242,11 @@ def parse_arguments(
         run.json = True
         run.be_quiet()
     return tuple(parsed)
+
+
+def _check_places(arguments: Any) -> None:
+    """Try to write where the results go, before the long work."""
+    if (folder := getattr(arguments, "output_dir", None)) is not None:
+        check_folder(folder)
+    if (file := getattr(arguments, "output_file", None)) is not None:
+        check_file(file)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EditableFileError, EditableValueError
-from ...runs.files import check_folder
 from .running import tell
 
 
@@ -15,29 +14,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 
-def check_folders(args: "Seq2SeqTrainingArguments") -> None:
+def check_resumed(args: "Seq2SeqTrainingArguments") -> None:
     """
-    Check where to write and what to go on with, before the long work.
+    Check what to go on with, before the long work.
 
     Raises:
-        EditableFileError: if `output_dir` is a file, or `resume_from_checkpoint` is no checkpoint of a training.
+        EditableFileError: if `resume_from_checkpoint` is no checkpoint of a training.
     """
-    check_folder(args.output_dir)
     place = args.resume_from_checkpoint
     if place is not None and not (Path(place) / "trainer_state.json").is_file():
         raise EditableFileError(
             f"--resume_from_checkpoint {place!r} is no checkpoint: it has no trainer_state.json. Give a folder "
             "checkpoint-<step> in the output_dir of an earlier run."
         )
-
-
-def check_dropout(dropout: float | None) -> None:
-    """
-    Raises:
-        EditableValueError: if it is no probability below 1.
-    """
-    if dropout is not None and not 0 <= dropout < 1:
-        raise EditableValueError(f"--dropout {dropout!r}: it must be 0 or more, and below 1.")
 
 
 def encode_splits(
