@@ -89,7 +89,9 @@ def set_languages(
 
 
 def _language_code(tokenizer: PreTrainedTokenizerBase, lang: str) -> int:
-    for token in (lang, f"__{lang}__"):  # M2M100, PLBart and Seamless write codes like that
+    marks = [lang, f"__{lang}__"]  # M2M100, PLBart and Seamless write codes like that
+    # M2M100 has a piece "en" as well as the code "__en__", so special tokens come first.
+    for token in sorted(marks, key=lambda token: token not in tokenizer.all_special_tokens):
         code = tokenizer.convert_tokens_to_ids(token)
         if code is not None and code != tokenizer.unk_token_id:
             return code
