@@ -1,16 +1,13 @@
 """The page itself: what is on it, and what happens when a button is pressed."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from transformers.utils import logging
-
-from ..errors import EditableError, EditableImportError, EditableValueError
+from ..errors import EditableError, EditableImportError
 from . import render
 from .session import Proposal, Session
 from .sessions import Sessions
-from .style import CSS
 
 
 try:
@@ -19,9 +16,6 @@ except ImportError as error:
     raise EditableImportError("The page needs Gradio: pip install 'hf_editable[app]'.") from error
 
 
-logger = logging.get_logger(__name__)
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_WAITING = 20
 Values = dict[Any, Any]
 
@@ -35,7 +29,7 @@ class Page:
         examples (`Sequence[str]`, *optional*): sentences to start from.
 
     Attributes:
-        blocks (`gradio.Blocks`): the page, for [`serve`].
+        blocks (`gradio.Blocks`): the page, for a [`PageServer`].
     """
 
     def __init__(self, sessions: Sessions, examples: Sequence[str] = ()):
@@ -206,48 +200,3 @@ def _verdict(proposal: Proposal) -> tuple[str, str]:
     if proposal.refused:
         return f"{text} It changes more than is allowed, so it can only be undone.", "error"
     return f"{text} Keep the edit, or undo it.", "good" if proposal.result.decoded else "note"
-
-
-def serve(page: Page, host: str = "127.0.0.1", port: int | None = 7860, **options: Any) -> str:
-    """
-    Start the server of a page. It sends no file but what is in the workbench's folder of downloads, takes no upload,
-    and asks no other server for anything.
-
-    Args:
-        page ([`Page`]): the page.
-        host (`str`, *optional*, defaults to `"127.0.0.1"`):
-            Address to listen at. Any other than this machine's own lets others use the model.
-        port (`int`, *optional*, defaults to `7860`): its port; `None` takes the first free one from 7860 on.
-        options (*optional*): further arguments of `gradio.Blocks.launch`.
-
-    Returns:
-        `str`: the address of the page, once it has stopped; at once with `prevent_thread_lock=True`.
-
-    Raises:
-        EditableValueError: if it cannot listen there.
-    """
-    if host not in LOOPBACK:
-        logger.warning(f"Whoever can reach {host!r} over the network can use this page; it asks for no password.")
-    try:
-        _, address, _ = page.blocks.launch(server_name=host, server_port=port, **{**_closed(), **options})
-    except OSError as error:
-        raise EditableValueError(f"Cannot listen at {host}:{port}: {error} Choose another host or port.") from error
-    return address
-
-
-def _closed() -> Mapping[str, Any]:
-    """The arguments of `launch` by which nothing is open that the page does not need."""
-    return {
-        "share": False,
-        "allowed_paths": [],
-        "max_file_size": 0,
-        "ssr_mode": False,
-        "pwa": False,
-        "mcp_server": False,
-        "enable_monitoring": False,
-        "footer_links": [],
-        "show_error": False,
-        "quiet": True,
-        "css": CSS,
-        "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-    }

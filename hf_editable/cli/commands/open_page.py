@@ -5,6 +5,7 @@ hf-editable app --model_name_or_path model --regression_data data
 
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 
@@ -33,6 +34,10 @@ class AppArguments(EditorArguments):
     )
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen at; 0.0.0.0 lets others in."})
     port: int = field(default=7860, metadata={"help": "Port to listen at."})
+    allowed_hosts: list[str] | None = field(
+        default=None,
+        metadata={"help": "Further names under which browsers open it, such as a proxy's: example.org or box:8080."},
+    )
     max_characters: int = field(default=1000, metadata={"help": "The longest sentence taken, in characters."})
     max_edits: int = field(default=20, metadata={"help": "The most edits that a session keeps."})
     max_sessions: int = field(default=20, metadata={"help": "The most sessions at a time; one more ends the oldest."})
@@ -45,7 +50,8 @@ def _serve(argv: list[str] | None) -> None:
         from ...runs.files import check_folder
 
         check_folder(arguments.store)
-    from ...app.page import Page, serve  # if Gradio is missing, that is said before the model is loaded
+    from ...app.page import Page  # if Gradio is missing, that is said before the model is loaded
+    from ...app.server import PageServer
     from ...app.sessions import Sessions
 
     editor = load_text_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments)
@@ -54,10 +60,12 @@ def _serve(argv: list[str] | None) -> None:
     with TemporaryDirectory(prefix="hf_editable-app-") as folder:
         sessions = Sessions(editor, folder, limits.gate(editor), store_dir=arguments.store, **options)
         page = Page(sessions, arguments.examples or [])
-        address = serve(page, arguments.host, arguments.port, prevent_thread_lock=True)
-        tell(f"The page is at {address} now; Ctrl+C ends it.", address=address)
+        server = PageServer(page, arguments.host, arguments.port, arguments.allowed_hosts or [])
+        tell(f"The page is at {server.address} now; Ctrl+C ends it.", address=server.address)
         sys.stdout.flush()
-        page.blocks.block_thread()
+        with suppress(KeyboardInterrupt):
+            server.wait()
+        server.close()
 
 
 def main(argv: list[str] | None = None) -> int:
