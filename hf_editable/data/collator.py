@@ -142,7 +142,8 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
                 raise EditableValueError(f"A {name} is empty ({text!r}). Give a sentence.")
         if not texts:
             return []  # the tokenizer itself fails on an empty list
-        encoded = self.tokenizer(**{"text" if source else "text_target": list(texts)}).input_ids
+        # Not verbose: it would warn of what is refused below.
+        encoded = self.tokenizer(**{"text" if source else "text_target": list(texts)}, verbose=False).input_ids
         for text, ids in zip(texts, encoded, strict=True):
             if longest is not None and len(ids) > longest:
                 raise EditableValueError(

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import Seq2SeqTrainingArguments
 
 from ..configuration import BaseLoss
@@ -41,6 +42,8 @@ class TranslationTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        # Without an accelerator there is no other memory to copy to; torch warns of it at every loader.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise EditableValueError(
                 f"max_tokens_per_batch={self.max_tokens_per_batch!r}: it must be 1 or more, or None for sentences."
