@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +12,7 @@ import torch
 from benchmark import BenchmarkArguments, main
 
 import benchmarks as benchmark
-from benchmarks import memory, parts, plain, timing
+from benchmarks import memory, parts, plain, processes, timing
 from benchmarks.workload import joined
 from hf_editable import EditableError, EditConfig
 
@@ -26,6 +27,13 @@ def workload():
 @pytest.fixture(scope="module")
 def model(workload):
     return workload.model()
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes start as copies of this one: it takes seconds to import everything anew."""
+    for module in (memory, processes):
+        monkeypatch.setattr(module, "FRESH", multiprocessing.get_context("fork"))
 
 
 def test_workloads_repeat_themselves(workload, model):
@@ -118,7 +126,7 @@ def test_the_command(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="needs the /proc of Linux")
-def test_memory_of_each_way(workload):
+def test_memory_of_each_way(workload, forked):
     rows = benchmark.measure_memory(workload, max_steps=(1,), ways=("package", "plain"), vocab_sizes=(500,))
     assert [row["part"] for row in rows] == ["memory"] * 2
     assert rows[0]["package_bytes"] > 0 and rows[0]["plain_bytes"] > 0 and rows[1]["package_bytes"] > 10**8
@@ -130,8 +138,13 @@ def killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_new_processes_hold_nothing_of_this_one():
+    assert memory.in_new_process(len, "new") == 3
+    assert memory.FRESH.get_start_method() == processes.FRESH.get_start_method() == "spawn"
+
+
 @pytest.mark.skipif(not memory._CLEAR.exists(), reason="needs the /proc of Linux")
-def test_a_way_that_memory_is_too_small_for(workload, monkeypatch):
+def test_a_way_that_memory_is_too_small_for(workload, forked, monkeypatch):
     with pytest.raises(BrokenProcessPool):
         memory.in_new_process(killed)
     run = memory.in_new_process
@@ -145,7 +158,7 @@ def test_a_way_that_memory_is_too_small_for(workload, monkeypatch):
     assert "| more than there was |" in benchmark.table(rows)
 
 
-def test_processes_edit_at_once(workload):
+def test_processes_edit_at_once(workload, forked):
     rows = benchmark.measure_processes(workload, processes=(1, 2), edits=3)
     assert [row["what"].split(", ")[1].split(" with")[0] for row in rows] == ["processes 1", "processes 2"]
     assert rows[0]["ratio"] == 1.0

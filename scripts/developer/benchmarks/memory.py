@@ -2,7 +2,6 @@
 
 import ctypes
 import dataclasses
-import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +12,7 @@ import torch
 
 from . import plain
 from .parts import TOLERANCE, backward, full_edit
-from .timing import check_same
+from .timing import FRESH, check_same
 from .workload import Workload, joined
 
 
@@ -77,7 +76,7 @@ def in_new_process(work: Callable[..., Any], *arguments: Any) -> Any:
     Raises:
         BrokenProcessPool: if the process ends without an answer.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, FRESH) as pool:
         return pool.submit(_with_threads, torch.get_num_threads(), work, arguments).result()
 
 

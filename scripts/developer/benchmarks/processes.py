@@ -1,6 +1,5 @@
 """Edits in several processes at once, which share the machine's cores."""
 
-import multiprocessing
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from .parts import full_edit
+from .timing import FRESH
 from .workload import Workload
 
 
@@ -28,10 +28,10 @@ def measure_processes(workload: Workload, processes: Sequence[int] = (1, 2), edi
     Returns:
         A row for each number: the time that all take, divided by all edits.
     """
-    context, rows = multiprocessing.get_context("spawn"), []
+    rows: list[dict[str, Any]] = []
     for count in processes:
         threads = max(1, torch.get_num_threads() // count)
-        with ProcessPoolExecutor(count, context, _keep, (context.Barrier(count),)) as pool:
+        with ProcessPoolExecutor(count, FRESH, _keep, (FRESH.Barrier(count),)) as pool:
             spans = list(pool.map(_edits, *zip(*[(workload, threads, edits)] * count, strict=True)))
         each = (max(end for _, end in spans) - min(start for start, _ in spans)) / (count * edits)
         first = rows[0]["package_seconds"] if rows else each

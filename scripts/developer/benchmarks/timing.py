@@ -1,5 +1,6 @@
 """Times of several ways to do one thing, taken in turn."""
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_editable.errors import EditableError
+
+
+# How processes start that are to hold nothing of this one.
+FRESH = multiprocessing.get_context("spawn")
 
 
 def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, list[float]]:
