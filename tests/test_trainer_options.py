@@ -32,6 +32,11 @@ def test_bfloat16_is_near_and_keeps_full_precision_weights(make_trainer, tiny_mo
     assert mixed.evaluate(mixed.train_dataset)["eval_loss"] > 0
 
 
+def test_memory_is_pinned_for_accelerators_only(tmp_path):
+    for kind in (TranslationTrainingArguments, EditableSeq2SeqTrainingArguments):
+        assert kind(str(tmp_path), report_to="none").dataloader_pin_memory == torch.accelerator.is_available()
+
+
 def test_gradients_are_clipped(make_trainer):
     # With plain gradient descent at rate 1, a step moves the weights by the norm of their gradient.
     settings = {"optim": "sgd", "learning_rate": 1.0, "coefficients_learning_rate": 1.0, "max_steps": 1}

@@ -265,7 +265,7 @@ class TranslationEditor:
                 f"The tokenizer has no tokens for {words} of the target, so the model cannot say it. Write them "
                 "differently."
             )
-        ids = self.tokenizer(text_target=target, add_special_tokens=False).input_ids
+        ids = self.tokenizer(text_target=target, add_special_tokens=False, verbose=False).input_ids
         written = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         if "".join(written.split()) != "".join(target.split()):
             raise EditableValueError(

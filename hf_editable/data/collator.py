@@ -142,7 +142,7 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
                 raise EditableValueError(f"A {name} is empty ({text!r}). Give a sentence.")
         if not texts:
             return []  # the tokenizer itself fails on an empty list
-        # Not verbose: it would warn of what is refused below.
+        # Not verbose, here and elsewhere: tokenizers would warn of long texts, which are looked at by their callers.
         encoded = self.tokenizer(**{"text" if source else "text_target": list(texts)}, verbose=False).input_ids
         for text, ids in zip(texts, encoded, strict=True):
             if longest is not None and len(ids) > longest:

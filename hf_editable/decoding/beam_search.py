@@ -15,7 +15,7 @@ from ..tail.decoder_tail import Tail
 from ..tail.prefix_tree import takes_prefix_trees
 from .beams import Beams, Selection
 from .encoded_sources import EncodedSources
-from .trial import follows_generate
+from .trial import follows_generate, trial_length
 
 
 logger = logging.get_logger(__name__)
@@ -243,4 +243,4 @@ def whole_decoder(model: PreTrainedModel, sources: EncodedSources, num_beams: in
         logger.info(f"Beams of {name} cannot share what they have in common: {error}")
         return None
     search = BeamSearch(tail, sources, Embeddings(tail, sources))
-    return tail if follows_generate(search, min(num_beams, 4), max_new_tokens=4) else None
+    return tail if follows_generate(search, min(num_beams, 4), trial_length(model, 4)) else None

@@ -18,9 +18,6 @@ from ..models.private_names import check_private_names
 
 
 _ALL_NAMES_ARE_THERE = not check_private_names(__name__)
-# Settings of searches that sample, and of those with a beam.
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-_BEAMS = ("early_stopping", "length_penalty")
 
 
 @dataclass
@@ -52,12 +49,12 @@ class EncodedSources:
         # generate expands the encoder output it is given in place, so it gets one of its own; and it warns of a
         # max_length in the model's settings beside max_new_tokens, unless that is taken away.
         encoded = encoder_output(self.states)
-        options = {"max_new_tokens": max_new_tokens, "max_length": None, **_without_effect(model, options), **options}
+        limits = {"max_new_tokens": max_new_tokens, "max_length": None}
         if "custom_generate" not in options and options.get("num_beams") != 1 and _takes_beam_cache(model):
             config = model.config.get_text_config(decoder=True)
             cache = _BeamCache(DynamicCache(config=config), DynamicCache(config=config))
             options[cache_argument(type(model))] = cache
-        return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **options)
+        return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
 
     def select(self, rows: list[int]) -> "EncodedSources":
         """Some of the sources, by their positions in the batch, padded to the longest of them."""
@@ -89,16 +86,6 @@ class _BeamCache(EncoderDecoderCache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.self_attention_cache.reorder_cache(beam_idx)
-
-
-def _without_effect(model: PreTrainedModel, options: Mapping[str, Any]) -> dict[str, None]:
-    """What a model's settings say of other kinds of search than this one. generate would warn that it ignores that."""
-    settings, unused = model.generation_config, []
-    if not options.get("do_sample", settings.do_sample):
-        unused += _SAMPLING
-    if options.get("num_beams", settings.num_beams) in (None, 1):
-        unused += _BEAMS
-    return dict.fromkeys(name for name in unused if getattr(settings, name, None) is not None)
 
 
 def _takes_beam_cache(model: PreTrainedModel) -> bool:

@@ -9,7 +9,7 @@ from ..tail.decoder_tail import Tail
 from .beam_search import BeamSearch
 from .encoded_sources import EncodedSources
 from .generation import beam_search
-from .trial import follows_generate
+from .trial import follows_generate, trial_length
 from .visited_prefixes import VisitedPrefixes
 
 
@@ -116,7 +116,8 @@ def record(
     if limits["num_beams"] < 2 or tail.first_index == 0:
         return None
     few = batches[0].select(list(range(min(4, len(batches[0].indices)))))
-    if not follows_generate(_search(tail, few), limits["num_beams"], min(16, limits["max_new_tokens"])):
+    length = min(trial_length(tail.model, 16), limits["max_new_tokens"])
+    if not follows_generate(_search(tail, few), limits["num_beams"], length):
         logger.info(f"All translations by {type(tail.model).__name__} are decoded anew after an edit, more slowly.")
         return None
     return RecordedDecoding(tail, batches, expected, **limits)

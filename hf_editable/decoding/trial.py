@@ -71,6 +71,12 @@ def follows_generate(search: SharedSearch, num_beams: int, max_new_tokens: int) 
     return False
 
 
+def trial_length(model: PreTrainedModel, few: int) -> int:
+    """The most tokens of translations in a trial: a few, but more than those that the model's settings ask for."""
+    settings = model.generation_config
+    return max(few, (settings.min_new_tokens or 0) + 1, settings.min_length or 0)
+
+
 def known_reason(model: PreTrainedModel) -> str | None:
     """Why beams of a model cannot share what they have in common, as far as that is known without a trial."""
     # With fewer bits, rounding would decide too often for the two kinds of search to agree.

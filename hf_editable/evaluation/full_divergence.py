@@ -32,8 +32,8 @@ def full_divergence(
     """
     tokenizer = collator.tokenizer
     named = {name: parameters[name] for name, _ in model.named_parameters() if name in parameters}  # tied ones once
-    sources = tokenizer([pair["source"] for pair in pairs]).input_ids
-    targets = tokenizer(text_target=[pair["target"] for pair in pairs]).input_ids
+    sources = tokenizer([pair["source"] for pair in pairs], verbose=False).input_ids
+    targets = tokenizer(text_target=[pair["target"] for pair in pairs], verbose=False).input_ids
     order = sorted(range(len(pairs)), key=lambda index: len(targets[index]), reverse=True)
     total, tokens = 0.0, 0
     for start in range(0, len(order), batch_size):

@@ -145,7 +145,7 @@ class _Reach:
         }
 
     def _tokens(self, text: str) -> list[int]:
-        return self._study.tokenizer(text).input_ids
+        return self._study.tokenizer(text, verbose=False).input_ids
 
     def _translate_edited(self, texts: list[str], seen: Observation) -> list[str]:
         with changed(self._study.model, seen.result.patch.changes):

@@ -51,8 +51,8 @@ class EncodedTestSet:
         self._tokenizer, self._tail = collator.tokenizer, tail
         self._recorded: RecordedDecoding | None = None
         self._said = None if translations is None else list(translations)
-        sources = self._tokenizer([pair["source"] for pair in pairs]).input_ids
-        references = self._tokenizer(text_target=[pair["target"] for pair in pairs]).input_ids
+        sources = self._tokenizer([pair["source"] for pair in pairs], verbose=False).input_ids
+        references = self._tokenizer(text_target=[pair["target"] for pair in pairs], verbose=False).input_ids
         longest = collator.max_source_length
         for pair, *encoded in zip(pairs, sources, references, strict=True):
             if longest is not None and max(map(len, encoded)) > longest:
@@ -63,7 +63,9 @@ class EncodedTestSet:
         self._encoded = (collator, sources, references)
         self._sources: list[EncodedSources] = []
         self._expected: list[int] = []
-        translated = sources if translations is None else self._tokenizer(text_target=list(translations)).input_ids
+        translated = sources
+        if translations is not None:
+            translated = self._tokenizer(text_target=list(translations), verbose=False).input_ids
         lengths = {index: len(ids) for index, ids in enumerate(translated)}
         for indices in batches_by_length(lengths, batch_size):
             self._sources.append(encode_sources(model, self._tokenizer, dict(enumerate(sources)), indices))

@@ -203,7 +203,7 @@ def _mine(
     """
     usable = [index for index, text in sources.items() if text.strip()]
     texts = [sources[index] for index in usable]
-    encoded = dict(zip(usable, tokenizer(texts).input_ids, strict=True)) if usable else {}
+    encoded = dict(zip(usable, tokenizer(texts, verbose=False).input_ids, strict=True)) if usable else {}
     longest = longest_input(tokenizer, model, "encoder")
     unusable = dict.fromkeys(sources.keys() - encoded.keys(), "empty")
     unusable |= {index: "long" for index, ids in encoded.items() if longest is not None and len(ids) > longest}
@@ -235,7 +235,7 @@ def _select(
         target = row["target"].strip()
         texts = [text.strip() for text in row["alternatives"]]
         different = list(dict.fromkeys(text for text in texts if text))
-        ids = tokenizer(text_target=target).input_ids
+        ids = tokenizer(text_target=target, verbose=False).input_ids
         equal = {target}
         if corrections:
             # A reference may hold what the model cannot write, such as upper case or two spaces.

@@ -109,7 +109,8 @@ def _fitting(edits: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length:
     from transformers.utils import logging
 
     def fits(source: str, target: str, alternatives: list[str]) -> bool:
-        encoded = [tokenizer(source)["input_ids"], *tokenizer(text_target=[target, *alternatives])["input_ids"]]
+        targets = tokenizer(text_target=[target, *alternatives], verbose=False)["input_ids"]
+        encoded = [tokenizer(source, verbose=False)["input_ids"], *targets]
         return max(map(len, encoded)) <= max_length
 
     fitting = edits.filter(fits, input_columns=["source", "target", "alternatives"])

@@ -50,7 +50,9 @@ def _encode(rows: "Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: f
     from transformers.utils import logging
 
     encoded = rows.map(
-        lambda source, target: dict(tokenizer(source), labels=tokenizer(text_target=target)["input_ids"]),
+        lambda source, target: dict(
+            tokenizer(source, verbose=False), labels=tokenizer(text_target=target, verbose=False)["input_ids"]
+        ),
         input_columns=["source", "target"],
         batched=True,
         remove_columns=rows.column_names,

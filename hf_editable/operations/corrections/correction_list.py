@@ -75,4 +75,4 @@ def find_conflicts(
 
 def source_key(source: str, tokenizer: PreTrainedTokenizerBase | None = None) -> str | tuple[int, ...]:
     """What two sources have in common that are one to a model: their tokens, or without a tokenizer their text."""
-    return source if tokenizer is None else tuple(tokenizer(source).input_ids)
+    return source if tokenizer is None else tuple(tokenizer(source, verbose=False).input_ids)
