@@ -117,7 +117,9 @@ def test_a_file_that_changes_more_than_the_decoders_layers_is_refused(tiny_model
     made_from = {"model_fingerprint": fingerprint_weights(tiny_model), "editor": editor}
     patch = EditPatch({key: tensor + 1 for key, tensor in before.items()}, fingerprint(before), **made_from)
     patch.save_pretrained(tmp_path)
-    with pytest.raises(EditableValueError, match=f"none of the decoder's layers.*such as '{sorted(names)[0]}'.*Do not use it"):
+    with pytest.raises(
+        EditableValueError, match=f"none of the decoder's layers.*such as '{sorted(names)[0]}'.*Do not use it"
+    ):
         EditPatch.from_pretrained(tmp_path).apply(tiny_model)
     # Plain fine-tuning, which is there to be compared with, does change them.
     dataclasses.replace(patch, editor="finetune_all").apply(tiny_model)

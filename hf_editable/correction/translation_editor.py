@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
-from ..checks import check_count
+from ..checks import BEAMS, check_count
 from ..configuration import EditConfig
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..data.references import References
@@ -16,7 +17,11 @@ from ..decoding.translate import best_translations
 from ..editors.result import EditResult
 from ..errors import EditableValueError
 from ..modeling.mixin import EditableMixin, check_model, check_references
+from .unknown_words import describe_unknown, unknown_words
 from .verification import Request, Verification, shortened
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -73,7 +78,8 @@ class TranslationEditor:
 
     Raises:
         EditableTypeError: if the model has no `edit`, or the editor no such setting.
-        EditableValueError: if there is no such editor, it needs references, or a value is out of range.
+        EditableValueError:
+            if there is no such editor, it needs references, or a value is out of range; `num_beams` is 1,000 at most.
 
     Example:
 
@@ -99,12 +105,13 @@ class TranslationEditor:
         check_model(model)
         self.model = model
         self.tokenizer = tokenizer
-        self.num_beams = num_beams
+        self.num_beams = BEAMS.check("num_beams=", num_beams)
         self.batch_size = batch_size
         self.overrides = overrides if editor is None else {"editor": editor, **overrides}
         given = references is None or isinstance(references, References)
         self.references = references if given else References(tokenizer, references)
         self.collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
+        self._told: set[str] = set()
         check_references(model.editor_with(**self.overrides), self.references)
 
     @property
@@ -223,7 +230,8 @@ class TranslationEditor:
 
     def _kept(self, keep: Sequence[tuple[str, str]], sources: Sequence[str]) -> list[Request]:
         """What is to be kept of the translations of other sources, where the model gives them now."""
-        others = {source: target.strip() for source, target in keep if source not in sources}
+        corrected = {self._tokens(source) for source in sources}
+        others = {source: target.strip() for source, target in keep if self._tokens(source) not in corrected}
         said = self.translate(list(others))
         now = zip(others.items(), said, strict=True)
         return [Request(source, target, kept=True) for (source, target), text in now if text.strip() == target]
@@ -239,6 +247,7 @@ class TranslationEditor:
                 "each for every correction, and at least one correction."
             )
         targets = [self.written(target) for target in targets]
+        self.warn_of_unknown(sources)
         if alternatives is None:
             count = self.edit_config.num_alternatives
             given = self._best(sources, count, count)
@@ -246,6 +255,19 @@ class TranslationEditor:
             Request(source, target, shortened(self.collator, texts))
             for source, target, texts in zip(sources, targets, given, strict=True)
         ]
+
+    def warn_of_unknown(self, sources: Sequence[str]) -> None:
+        """
+        Warn of sources that the tokenizer writes like others, as it does not know their words: an edit of one changes
+        the translations of all of them. `edit` and `edit_jointly` do so first; of each source it is said once.
+
+        Args:
+            sources (`Sequence[str]`): sources to edit.
+        """
+        new = [source for source in dict.fromkeys(sources) if source not in self._told]
+        self._told.update(new)
+        if (told := describe_unknown(self.tokenizer, new)) is not None:
+            logger.warning(told)
 
     def written(self, target: str) -> str:
         """
@@ -258,9 +280,7 @@ class TranslationEditor:
             EditableValueError:
                 if the tokenizer has no tokens for it, or writes it differently, but for spaces; it says how.
         """
-        unknown = self.tokenizer.unk_token_id
-        words = [word for word in target.split() if unknown in self.tokenizer(text_target=word).input_ids]
-        if unknown is not None and words:
+        if words := unknown_words(self.tokenizer, target, target=True):
             raise EditableValueError(
                 f"The tokenizer has no tokens for {words} of the target, so the model cannot say it. Write them "
                 "differently."
@@ -273,6 +293,10 @@ class TranslationEditor:
             )
         ids = self.collator.encode("target", [target])[0]
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _tokens(self, source: str) -> tuple[int, ...]:
+        """What is the same for sources that are one to the model."""
+        return tuple(self.tokenizer(source).input_ids)
 
     def _best(self, sources: Sequence[str], num_beams: int, count: int) -> list[list[str]]:
         """The `count` best translations of each source."""

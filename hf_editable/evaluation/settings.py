@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..checks import check_count, given_settings
+from ..checks import BEAMS, check_count, given_settings
 from ..configuration import EditConfig
 from ..errors import EditableTypeError
 from ..measures.corpus_scores import check_tokenizer
@@ -68,8 +68,8 @@ class EvaluationSettings:
 
     def __post_init__(self):
         check_count("seed", self.seed, least=0)
-        for name in ("num_beams", "batch_size"):
-            check_count(name, getattr(self, name))
+        BEAMS.check("num_beams=", self.num_beams)
+        check_count("batch_size", self.batch_size)
         for name in ("num_edits", "num_test"):
             if (count := getattr(self, name)) is not None:
                 check_count(f"{name}, the number of rows to take", count)

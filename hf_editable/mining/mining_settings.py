@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers.utils import ExplicitEnum
 
-from ..checks import check_count
+from ..checks import BEAMS, check_count
 from ..configuration import choice
 from ..errors import EditableValueError
 
@@ -66,8 +66,8 @@ class MiningSettings:
     target_column: str = "target"
 
     def __post_init__(self):
-        for name in ("num_alternatives", "batch_size"):
-            check_count(name, getattr(self, name))
+        BEAMS.check("num_alternatives=", self.num_alternatives)
+        check_count("batch_size", self.batch_size)
         check_count("seed", self.seed, least=0)
         if not self.temperature > 0:
             raise EditableValueError(f"temperature={self.temperature!r}: it must be above 0, such as 1.2.")

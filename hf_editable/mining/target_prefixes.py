@@ -6,7 +6,7 @@ from datasets import Dataset, Features, Sequence, Value
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import check_count
+from ..checks import BEAMS, check_count
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..decoding.encoded_sources import batches_by_length, encode_sources
 from ..decoding.generation import LivePrefixes, can_be_bounded, frozen, resolve_max_new_tokens, until_end
@@ -47,7 +47,7 @@ def mine_prefixes(
     Raises:
         EditableValueError: if a number is below 1, a column is missing, or a text is empty or too long.
     """
-    check_count("num_beams", num_beams)
+    BEAMS.check("num_beams=", num_beams)
     check_count("batch_size", batch_size)
     if missing := {"source", "target"} - set(edits.column_names):
         raise EditableValueError(f"The edits have no columns {sorted(missing)}, but {edits.column_names}.")

@@ -71,6 +71,7 @@ def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -
 
 
 def _edit(argv: list[str] | None) -> int:
+    from ...correction.unknown_words import unknown_words
     from ...operations.store.edit_store import EditStore
     from ...runs.files import check_folder
 
@@ -92,6 +93,7 @@ def _edit(argv: list[str] | None) -> int:
         target=target,
         before=before,
         after=result.translation,
+        unknown_words=unknown_words(editor.tokenizer, source),
     )
     _tell_edit(result)
     impact = None

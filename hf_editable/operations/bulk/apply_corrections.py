@@ -122,6 +122,7 @@ def apply_corrections(
     journal = _journal(result, arguments)
     if result.exists():
         return BulkReport.load(result)
+    editor.warn_of_unknown([each.correction.source for each in planned if each.outcome is None])
     present = len(applied(editor.model))
     try:
         run = BulkRun(editor, store, gate, journal, arguments)
