@@ -116,6 +116,14 @@ class HubTrainer(Seq2SeqTrainer):
             take_card(Path(self.args.output_dir), self.hub_model_id, revision, token)
         return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Warns of what is lost. Tied weights are there by another name, what is computed is never saved, and an
+        # editor's coefficients are loaded after this.
+        model = self.accelerator.unwrap_model(self.model)
+        elsewhere = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
+        lost = [key for key in load_result.missing_keys if key not in elsewhere and not key.startswith("editor.")]
+        super()._issue_warnings_after_load(type(load_result)(lost, load_result.unexpected_keys))
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
             try:
