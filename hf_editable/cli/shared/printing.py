@@ -77,7 +77,7 @@ class LastingStream:
         os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_stream"], name)
+        return getattr(object.__getattribute__(self, "_stream"), name)
 
 
 def run_printing(call: Callable[[], int]) -> int:
