@@ -1,5 +1,6 @@
 """The page in a browser: what a user does on it, and what one who means harm cannot do."""
 
+import functools
 import json
 import os
 import re
@@ -47,6 +48,7 @@ def app(make_tiny_model, tiny_tokenizer, tiny_pairs, tmp_path_factory):
         model = make_tiny_model()
         model.edit_config = model.edit_config.replace(num_alternatives=2, max_steps=3)
         editor = TranslationEditor(model, tiny_tokenizer, num_beams=2)
+        editor.edit = functools.partial(editor.edit, max_rounds=3)
         gate = ImpactGate(editor, tiny_pairs[:4], max_lost=None)
         workbench = Sessions(editor, tmp_path_factory.mktemp("app"), gate, max_characters=100)
         page = Page(workbench, examples=[SOURCE])
