@@ -47,11 +47,11 @@ class Numbers:
         # Written so that NaN is refused.
         fits = isinstance(value, kinds) and not isinstance(value, bool) and self.least <= value <= self.most
         if not fits or (self.above and value == self.least) or (self.below and value == self.most):
-            raise EditableValueError(f"{name}{value!r}: it must be {self._described(value)}.")
+            raise EditableValueError(f"{name}{value!r:.200}: it must be {self._described(value)}.")
         return value
 
     def _described(self, value: Any) -> str:
-        kind = "a whole number, " if self.whole else ""
+        kind = "a whole number, " if self.whole else "" if isinstance(value, int | float) else "a number, "
         bounds = [f"above {self.least:g}" if self.above else f"{self.least:g} or more"]
         if self.most < Numbers.most or (isinstance(value, int | float) and value > self.most):
             bounds.append(f"below {self.most:g}" if self.below else f"{self.most:.10g} at most")
@@ -71,6 +71,26 @@ def check_count(name: str, value: int, least: int = 1) -> int:
         EditableValueError: if it is not one.
     """
     return Numbers(least).check(f"{name}=", value)
+
+
+def check_text(name: str, text: str) -> str:
+    """
+    A text that can be written: all of its characters are whole.
+
+    Raises:
+        EditableTypeError: if it is no text.
+        EditableValueError: if it has lone surrogates, halves of characters, as text that is not UTF-8 may come to.
+    """
+    if not isinstance(text, str):
+        raise EditableTypeError(f"{name}={text!r:.80}: it must be a text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise EditableValueError(
+            f"The {name} {text[:60]!a} has half of a character (a lone surrogate, at {error.start}). Give whole "
+            "characters; a file is to be read as UTF-8."
+        ) from error
+    return text
 
 
 def given_settings(kind: type[Settings], settings: Settings | None, options: Mapping[str, Any]) -> Settings:

@@ -1,18 +1,33 @@
 """What is edited, with which optimizer, and how training for editability is weighted."""
 
 import dataclasses
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers.utils import ExplicitEnum, logging
 
+from .checks import BEAMS, Numbers
 from .errors import EditableTypeError, EditableValueError
 
 
 logger = logging.get_logger(__name__)
 
 DEFAULT_EDITOR = "gradient"
+# A configuration may come with a stranger's checkpoint. Beyond these limits it asks for hours, or for all memory.
+_MOST_ITEMS, _LONGEST_PATTERN = 1_000, 1_000
+_ABOVE_0, _SHARE = Numbers(0, whole=False, above=True), Numbers(0, 1, whole=False, above=True, below=True)
+_NUMBERS = {
+    "learning_rate": _ABOVE_0,
+    "epsilon": _ABOVE_0,
+    "beta": _SHARE,
+    "momentum": _SHARE,
+    "c_edit": Numbers(0, whole=False),
+    "c_loc": Numbers(0, whole=False),
+    "max_steps": Numbers(1, 10_000),
+    "num_alternatives": BEAMS,
+    "length_penalty": Numbers(-100, 100, whole=False),
+}
 
 
 class EditOptimizer(ExplicitEnum):
@@ -59,17 +74,17 @@ class EditConfig:
         epsilon (`float`, *optional*, defaults to `1e-06`):
             Added to the mean of squared gradients inside the square root; above 0.
         max_steps (`int`, *optional*, defaults to `10`):
-            The most steps that an edit may take (the paper's k); at least 1.
+            The most steps that an edit may take (the paper's k); from 1 to 10,000.
         length_penalty (`float`, *optional*):
             Exponent λ of the length that a translation's log-probability is divided by: 0 is the paper's
-            log-probability, 1 the mean per token. `None` takes the model's `generation_config.length_penalty`, so
-            that an edit that holds and beam search rank translations alike.
+            log-probability, 1 the mean per token; from -100 to 100. `None` takes the model's
+            `generation_config.length_penalty`, so that an edit that holds and beam search rank translations alike.
         num_alternatives (`int`, *optional*, defaults to `32`):
             How many alternative translations (the paper's k = 32 for translation) a target is made to outrank, at
-            most; at least 1.
+            most; from 1 to 1,000.
         target_modules (`str` or `list[str]`, *optional*):
             Which modules inside the edited layers move: names (`"fc1"`, matched as the end of a module's path), or
-            one regular expression that a module's whole path in the model matches. `None` takes all.
+            one regular expression that a module's whole path in the model matches, as in PEFT. `None` takes all.
         exclude_modules (`str` or `list[str]`, *optional*):
             Modules inside the edited layers that stay, matched as in `target_modules`.
         layers_to_transform (`int` or `list[int]`, *optional*, defaults to `-1`):
@@ -89,7 +104,7 @@ class EditConfig:
             from the original model's predictions (paper, section 4.3).
 
     Raises:
-        EditableValueError: if a value is out of range.
+        EditableValueError: if a value is of a wrong type or out of range.
 
     Example:
 
@@ -122,34 +137,31 @@ class EditConfig:
 
     def __post_init__(self):
         if not isinstance(self.editor, str) or not self.editor:
-            raise EditableValueError(f"editor={self.editor!r}: it must be the name of an editor, such as 'gradient'.")
+            raise EditableValueError(f"editor={self.editor!r:.200}: it must be an editor's name, such as 'gradient'.")
         options = {} if self.editor_options is None else self.editor_options
         if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-            raise EditableValueError(f"editor_options={options!r}: it must be a dict of settings by name, or None.")
+            raise EditableValueError(f"editor_options={options!r:.200}: it must be a dict of settings, or None.")
         for name, kind in (("optimizer", EditOptimizer), ("base_loss", BaseLoss)):
             object.__setattr__(self, name, choice(kind, name, getattr(self, name)))
-        smallest_momentum = 0.1 if self.optimizer == EditOptimizer.ADAM.value else 0.0
-        self._check_number("learning_rate", self.learning_rate > 0, "a number above 0, such as 1e-3")
-        self._check_number("epsilon", self.epsilon > 0, "a number above 0, such as 1e-6")
-        self._check_number("beta", 0 < self.beta < 1, "a number between 0 and 1, such as 0.5")
-        self._check_number(
-            "momentum",
-            smallest_momentum < self.momentum < 1,
-            f"a number between {smallest_momentum:g} and 1, such as 0.9",
-        )
-        self._check_number("c_edit", self.c_edit >= 0, "0 or a number above it")
-        self._check_number("c_loc", self.c_loc >= 0, "0 or a number above it")
-        for name in ("max_steps", "num_alternatives"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise EditableValueError(f"{name}={value!r}: it must be a whole number, 1 or more.")
-        if self.length_penalty is not None:
-            self._check_number("length_penalty", True, "a finite number, or None for the model's own")
+        numbers = dict(_NUMBERS)
+        if self.optimizer == EditOptimizer.ADAM.value:
+            numbers["momentum"] = dataclasses.replace(_SHARE, least=0.1)
+        if self.length_penalty is None:
+            del numbers["length_penalty"]
+        for name, allowed in numbers.items():
+            allowed.check(f"{name}=", getattr(self, name))
+        several = f"or a list of up to {_MOST_ITEMS:,}"
+        self._check("checkpoint_edits", _is_bool, "True or False")
+        self._check("learn_coefficients", _is_bool, "True or False")
+        for name in ("target_modules", "exclude_modules"):
+            allowed = f"a regular expression, {several} names, of up to {_LONGEST_PATTERN:,} characters, or None"
+            self._check(name, _are_patterns, allowed)
+        self._check("layers_to_transform", _are_layers, f"a whole number, {several} of them")
 
-    def _check_number(self, name: str, in_range: bool, allowed: str) -> None:
+    def _check(self, name: str, is_allowed: Callable[[Any], bool], allowed: str) -> None:
         value = getattr(self, name)
-        if not in_range or not math.isfinite(value):
-            raise EditableValueError(f"{name}={value!r}: it must be {allowed}.")
+        if not is_allowed(value):
+            raise EditableValueError(f"{name}={value!r:.200}: it must be {allowed}.")
 
     def replace(self, **overrides: Any) -> "EditConfig":
         """
@@ -177,7 +189,14 @@ class EditConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EditConfig":
-        """Read what `to_dict` wrote; keys of a newer version are left out with a warning."""
+        """
+        Read what `to_dict` wrote; keys of a newer version are left out with a warning.
+
+        Raises:
+            EditableValueError: if it is no dictionary, or a value is of a wrong type or out of range.
+        """
+        if not isinstance(values, dict):
+            raise EditableValueError(f"{values!r:.200} is no configuration of edits: it must be a dict of its fields.")
         known = {item.name for item in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -196,4 +215,26 @@ def choice(kind: type[ExplicitEnum], name: str, value: str) -> str:
         return kind(value).value
     except ValueError as error:
         allowed = ", ".join(repr(member.value) for member in kind)
-        raise EditableValueError(f"{name}={value!r}: choose one of {allowed}.") from error
+        raise EditableValueError(f"{name}={value!r:.200}: choose one of {allowed}.") from error
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_patterns(value: Any) -> bool:
+    patterns = [value] if isinstance(value, str) else value
+    return value is None or (
+        isinstance(patterns, list | tuple)
+        and len(patterns) <= _MOST_ITEMS
+        and all(isinstance(each, str) and 0 < len(each) <= _LONGEST_PATTERN for each in patterns)
+    )
+
+
+def _are_layers(value: Any) -> bool:
+    layers = [value] if _is_whole(value) else value
+    return isinstance(layers, list | tuple) and len(layers) <= _MOST_ITEMS and all(map(_is_whole, layers))

@@ -18,14 +18,14 @@ from hf_editable import EditableTypeError, EditableValueError, EditConfig
         ("learning_rate", float("nan"), "learning_rate=nan"),
         ("learning_rate", float("inf"), "learning_rate=inf"),
         ("epsilon", -1e-6, "epsilon=-1e-06"),
-        ("beta", 1.0, "beta=1.0.*between 0 and 1"),
-        ("momentum", 0.0, "momentum=0.0.*between 0 and 1"),
+        ("beta", 1.0, "beta=1.0.*above 0, and below 1"),
+        ("momentum", 0.0, "momentum=0.0.*above 0, and below 1"),
         ("c_edit", -1.0, "c_edit=-1.0"),
         ("c_loc", float("inf"), "c_loc=inf"),
-        ("max_steps", 0, "max_steps=0.*1 or more"),
+        ("max_steps", 0, "max_steps=0.*whole number, 1 or more, and 10000 at most"),
         ("max_steps", 2.5, "max_steps=2.5.*whole number"),
         ("num_alternatives", True, "num_alternatives=True"),
-        ("length_penalty", float("inf"), "length_penalty=inf.*finite"),
+        ("length_penalty", float("inf"), "length_penalty=inf.*100 at most"),
     ],
 )
 def test_values_out_of_range(field, value, message):
@@ -35,7 +35,7 @@ def test_values_out_of_range(field, value, message):
 
 def test_adam_needs_a_momentum_above_a_tenth():
     assert EditConfig(optimizer="rmsprop", momentum=0.05).momentum == 0.05
-    with pytest.raises(EditableValueError, match="momentum=0.05.*between 0.1 and 1"):
+    with pytest.raises(EditableValueError, match="momentum=0.05.*above 0.1, and below 1"):
         EditConfig(optimizer="adam", momentum=0.05)
 
 

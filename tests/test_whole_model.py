@@ -11,6 +11,7 @@ from transformers import MarianMTModel
 from transformers.utils import logging
 
 from hf_editable import EditableValueError, EditPatch
+from hf_editable.cli.main import main
 from hf_editable.models.weights import fingerprint_weights
 from hf_editable.operations import EditStore
 from hf_editable.patches.changes import Lookup, Whole
@@ -51,6 +52,17 @@ def test_another_model_with_the_same_layer_is_refused(tiny_model, tiny_batch, ed
         assert named in str(refused.value)
     assert same(state(other), before)
     EditPatch.from_pretrained(tmp_path).apply(tiny_model)
+
+
+def test_the_command_refuses_another_model(tiny_model, tiny_tokenizer, tmp_path, capsys):
+    whole(tiny_model).save_pretrained(tmp_path / "patch")
+    tiny_model.get_parameter(ELSEWHERE).data += 1.0
+    for part in (tiny_model, tiny_tokenizer):
+        part.save_pretrained(tmp_path / "other")
+    options = ["--model_name_or_path", str(tmp_path / "other"), "--output_dir", str(tmp_path / "corrected")]
+    assert main(["apply", str(tmp_path / "patch"), *options]) == 1
+    assert "made for a model whose weights have the fingerprint" in capsys.readouterr().err
+    assert not (tmp_path / "corrected").exists()
 
 
 def test_what_does_not_decide_the_weights_does_not_count(tiny_model, tmp_path):
@@ -117,9 +129,8 @@ def test_a_file_that_changes_more_than_the_decoders_layers_is_refused(tiny_model
     made_from = {"model_fingerprint": fingerprint_weights(tiny_model), "editor": editor}
     patch = EditPatch({key: tensor + 1 for key, tensor in before.items()}, fingerprint(before), **made_from)
     patch.save_pretrained(tmp_path)
-    with pytest.raises(
-        EditableValueError, match=f"none of the decoder's layers.*such as '{sorted(names)[0]}'.*Do not use it"
-    ):
+    message = f"none of the decoder's layers.*such as '{sorted(names)[0]}'.*Do not use it"
+    with pytest.raises(EditableValueError, match=message):
         EditPatch.from_pretrained(tmp_path).apply(tiny_model)
     # Plain fine-tuning, which is there to be compared with, does change them.
     dataclasses.replace(patch, editor="finetune_all").apply(tiny_model)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checks import check_text
 from ..errors import EditableValueError
 from ..models.families import max_positions
 from ..models.languages import target_tokens, without_start
@@ -138,7 +139,7 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
         source = name == "source"
         longest = self.max_source_length if source else self.max_target_length
         for text in texts:
-            if not text.strip():
+            if not check_text(name, text).strip():
                 raise EditableValueError(f"A {name} is empty ({text!r}). Give a sentence.")
         if not texts:
             return []  # the tokenizer itself fails on an empty list

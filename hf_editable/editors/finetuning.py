@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..checks import check_count
+from ..checks import Numbers, check_count
 from ..errors import EditableImportError, EditableValueError
 from ..models.families import decoder_inputs
+from ..models.layers import matching_paths
 from ..numerics.scoring import cross_entropy
 from .problems.constraint import check_finite, constraint_value
 from .problems.translation_problem import JointEditProblem, TranslationEditProblem
@@ -90,7 +91,7 @@ class LoraOptions:
     Settings of [`LoraTuning`].
 
     Args:
-        rank (`int`, *optional*, defaults to `8`): of the adapters.
+        rank (`int`, *optional*, defaults to `8`): of the adapters; from 1 to 1,024.
         alpha (`float`, *optional*, defaults to `16.0`): adapters are scaled by `alpha / rank`.
         adapted_modules (`str` or `list[str]`, *optional*, defaults to `"all-linear"`):
             which modules are adapted; see `target_modules` of [`~peft.LoraConfig`].
@@ -117,7 +118,7 @@ class LoraOptions:
             raise EditableImportError(
                 f"The editor 'lora' needs PEFT, which cannot be imported ({error}). pip install hf_editable[lora]."
             ) from error
-        check_count("rank", self.rank)
+        Numbers(1, 1024).check("rank=", self.rank)
         check_count("adapter_seed", self.adapter_seed, least=0)
         _check_rates(self.adamw_learning_rate, self.weight_decay)
         if not 0 < self.alpha < float("inf"):
@@ -167,10 +168,11 @@ class LoraTuning(Editor):
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
 
-        options = self.options
-        config = LoraConfig(
-            r=options.rank, lora_alpha=options.alpha, target_modules=options.adapted_modules, lora_dropout=0.0
-        )
+        options, wanted = self.options, self.options.adapted_modules
+        if isinstance(wanted, str) and wanted != "all-linear":
+            # PEFT would match for as long as it takes.
+            wanted = matching_paths([path for path, _ in working.named_modules() if path], wanted)
+        config = LoraConfig(r=options.rank, lora_alpha=options.alpha, target_modules=wanted, lora_dropout=0.0)
         with _seeded(options.adapter_seed, working.device):
             try:
                 inject_adapter_in_model(config, working)

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..configuration import EditConfig
-from ..errors import EditableTypeError, EditableValueError
+from ..errors import EditableError, EditableTypeError, EditableValueError
 from ..patches.scope import moves_beyond_layers
 from ..runs.plugins import load_plugins
 from .protocol import Editor
@@ -124,7 +124,17 @@ def editor_options(config: EditConfig) -> Any:
         raise EditableTypeError(
             f"The editor {config.editor!r} has no setting {', '.join(unknown)}, and EditConfig has none. {has}"
         )
-    return None if family.config_class is None else family.config_class(**given)
+    if family.config_class is None:
+        return None
+    try:
+        return family.config_class(**given)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, EditableError):
+            raise
+        # Classes compare with numbers what a file may have as a text.
+        raise EditableValueError(
+            f"editor_options={given!r:.200}: a value is of a wrong type for the editor {config.editor!r} ({error})."
+        ) from error
 
 
 def make_editor(config: EditConfig, model: PreTrainedModel | None = None) -> Editor:

@@ -1,6 +1,7 @@
 """Cards that hold measured numbers, arguments and versions, and are never written over what a person wrote."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -99,7 +100,40 @@ def changed_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
 
 
 def one_line(text: str | None) -> str:
-    return "unknown" if text is None else " ".join(text.replace("````", "'''").split())
+    """A text for a fenced block: no line in it ends the block, or moves what follows."""
+    if text is None:
+        return "unknown"
+    visible = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(visible.replace("````", "'''").split())
+
+
+def escaped(text: str | None) -> str:
+    """A text as Markdown that shows it, with no link, picture, code or HTML in it, whoever wrote it."""
+    return re.sub(r"[\\`\[\]<>|&]", r"\\\g<0>", one_line(text))
+
+
+def quoted(text: str) -> str:
+    """A text as a string of Python, in one line."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether a name can be that of a repository of the Hub, and nothing else is in it."""
+    return re.fullmatch(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", name, flags=re.ASCII) is not None
+
+
+def public_name(name: str | None, revision: str | None) -> str | None:
+    """
+    What a file that may be published calls a model: its name on the Hub, or of a folder the last part alone, as the
+    rest of the path says something of its owner and nothing to others.
+
+    Args:
+        name (`str`, *optional*): name or path that it was loaded by.
+        revision (`str`, *optional*): its revision, which only a model of the Hub has.
+    """
+    if name is None or (revision and is_repo_id(name)):
+        return name
+    return re.split(r"[\\/]", name.rstrip("\\/"))[-1].strip(".") or None
 
 
 def table(header: tuple[str, str], rows: Mapping[str, Any]) -> str:
@@ -107,5 +141,5 @@ def table(header: tuple[str, str], rows: Mapping[str, Any]) -> str:
     lines = [f"| {header[0]} | {header[1]} |", "|:---|:---|"]
     for key, value in rows.items():
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        lines.append(f"| {key} | {one_line(text).replace('|', chr(92) + '|')} |")
+        lines.append(f"| {escaped(key)} | {escaped(text)} |")
     return "\n".join(lines)

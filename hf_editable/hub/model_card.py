@@ -17,6 +17,9 @@ from .cards import (
     METHOD,
     by_a_person,
     changed_values,
+    escaped,
+    is_repo_id,
+    quoted,
     set_results,
     set_section,
     table,
@@ -62,12 +65,13 @@ def model_card(
     ```
     """
     # Names of the Hub only: a folder's name says nothing to others.
-    on_hub = getattr(model.config, "_commit_hash", None) is not None and model.config._name_or_path != name
+    loaded = model.config._name_or_path
+    on_hub = getattr(model.config, "_commit_hash", None) is not None and is_repo_id(loaded) and loaded != name
     data = ModelCardData(
         **{
             "library_name": "transformers",
             "pipeline_tag": "translation",
-            "base_model": model.config._name_or_path if on_hub else None,
+            "base_model": loaded if on_hub else None,
             "model_name": title or name.rsplit("/", 1)[-1],
             **metadata,
             "tags": ["translation", "model-editing", "hf_editable", *metadata.get("tags", ())],
@@ -85,7 +89,7 @@ def _frame(title: str, name: str) -> str:
     packages = installed_versions(("transformers", "torch", "datasets", "tokenizers"))
     versions = "\n".join(f"- {package} {version}" for package, version in packages.items())
     return f"""
-# {title}
+# {escaped(title)}
 
 An encoder-decoder translation model whose single translations can be corrected with hf_editable, by the method of
 {METHOD}. It is a plain checkpoint: `AutoModelForSeq2SeqLM` of transformers loads it too.
@@ -94,8 +98,8 @@ An encoder-decoder translation model whose single translations can be corrected 
 from transformers import AutoTokenizer
 from hf_editable import AutoEditableModelForSeq2SeqLM, TranslationEditor
 
-model = AutoEditableModelForSeq2SeqLM.from_pretrained("{name}").eval()
-editor = TranslationEditor(model, AutoTokenizer.from_pretrained("{name}"))
+model = AutoEditableModelForSeq2SeqLM.from_pretrained({quoted(name)}).eval()
+editor = TranslationEditor(model, AutoTokenizer.from_pretrained({quoted(name)}))
 result = editor.edit("a source sentence", "the translation it should have")
 result.patch.apply(model)  # result.patch.revert(model) takes it back
 ```

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from .cards import CITATION, METHOD, one_line, table
+from .cards import CITATION, METHOD, escaped, is_repo_id, one_line, quoted, table
 
 
 def patch_card(facts: Mapping[str, Any], name: str) -> ModelCard:
@@ -20,17 +20,17 @@ def patch_card(facts: Mapping[str, Any], name: str) -> ModelCard:
     """
     # A revision is known only of what came from the Hub; a folder's name says nothing to others.
     revision = facts["base revision"]
-    base = facts["base model"] if revision else None
+    base = facts["base model"] if revision and is_repo_id(facts["base model"] or "/") else None
     data = ModelCardData(
         library_name="hf_editable", pipeline_tag="translation", tags=["model-editing"], base_model=base
     )
-    load = f'AutoEditableModelForSeq2SeqLM.from_pretrained("{base}", revision="{revision}")'
+    load = f"AutoEditableModelForSeq2SeqLM.from_pretrained({quoted(base or '')}, revision={quoted(revision or '')})"
     known = {key: value for key, value in facts.items() if value is not None and key not in ("source", "translation")}
     return ModelCard(f"""---
 {data.to_yaml()}
 ---
 
-# {name.rsplit("/", 1)[-1]}
+# {escaped(name.rsplit("/", 1)[-1])}
 
 The correction of one translation, made with hf_editable, which grew from {METHOD}.
 
@@ -46,7 +46,7 @@ fits one base model only, whose tensors it changes; any other is refused.
 from hf_editable import AutoEditableModelForSeq2SeqLM, EditPatch
 
 model = {load if base else "...  # the model that the patch was made from"}
-patch = EditPatch.from_pretrained("{name}")
+patch = EditPatch.from_pretrained({quoted(name)})
 patch.apply(model)  # patch.revert(model) takes it back
 ```
 

@@ -5,25 +5,25 @@ tensors, if it has any, in a file that vanilla transformers does not look at.
 
 import copy
 import functools
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from ..configuration import EditConfig
-from ..errors import EditableFileError
+from ..errors import EditableFileError, EditableValueError
 from ..hub.cards import write_card
 from ..hub.model_card import MeasuredEdits, model_card
 from ..hub.transfer import upload
 from ..models.private_names import check_private_names
 from ..runs.files import check_folder
+from ..runs.reading import parameter_bytes, read_json, read_tensors
 
 
 check_private_names(__name__)
@@ -38,10 +38,26 @@ HUB_NAMES = ("cache_dir", "force_download", "local_files_only", "revision", "sub
 
 
 def stored_edit_config(config: PretrainedConfig) -> EditConfig:
-    """The configuration of edits that a checkpoint's configuration holds, or the defaults."""
-    values = dict(getattr(config, CONFIG_KEY, None) or {})
-    values.pop("version", None)
-    return EditConfig.from_dict(values)
+    """
+    The configuration of edits that a checkpoint's configuration holds, or the defaults.
+
+    Raises:
+        EditableValueError: if it is none that edits can be made by.
+    """
+    values = getattr(config, CONFIG_KEY, None)
+    return _read_config({} if values is None else values)
+
+
+def _read_config(values: Any) -> EditConfig:
+    if isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name != "version"}
+    try:
+        return EditConfig.from_dict(values)
+    except EditableValueError as error:
+        raise EditableValueError(
+            f"The checkpoint's config.json has {CONFIG_KEY!r}, a configuration of edits, that cannot be used: {error} "
+            "Mend it in the file, or take the key out."
+        ) from error
 
 
 def attach_editor(
@@ -74,10 +90,13 @@ def load_editor(model: PreTrainedModel, folder: str | os.PathLike) -> None:
         EditableFileError: if the folder holds no edit configuration, or not the editor's tensors.
     """
     path = Path(folder) / "config.json"
-    values = json.loads(path.read_text()).get(CONFIG_KEY) if path.is_file() else None
+    try:
+        values = read_json(path).get(CONFIG_KEY) if path.is_file() else None
+    except (ValueError, AttributeError) as error:
+        raise EditableFileError(f"{os.fspath(folder)!r} has no whole config.json ({error}).") from error
     if values is None:
         raise EditableFileError(f"{os.fspath(folder)!r} has no config.json with {CONFIG_KEY!r} in it.")
-    model.editor.load_coefficients(values)
+    model.editor.load_coefficients(_read_config(values).to_dict())
     if model.editor.own_tensors():
         _load_own_tensors(model, os.fspath(folder), Path(folder) / EDITOR_NAME)
 
@@ -87,12 +106,20 @@ def _load_own_tensors(model: PreTrainedModel, name: str, path: str | os.PathLike
     try:
         if path is None or not Path(path).is_file():
             raise OSError("it is not there")
-        model.editor.load_own_tensors(load_file(path))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        model.editor.load_own_tensors(_read_own(model.editor.own_tensors(), Path(path)))
+    except (OSError, ValueError, RuntimeError) as error:
         raise EditableFileError(
             f"{name!r} holds no whole {EDITOR_NAME} for its editor {editor!r}: {error}. Take the checkpoint from its "
             f"source again, or give edit_config=EditConfig(editor={editor!r}) for a new one."
         ) from error
+
+
+def _read_own(expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    def check(name: str, shape: Sequence[int]) -> None:
+        if name not in expected or tuple(shape) != expected[name].shape:
+            raise ValueError(f"the editor has no tensor {name!r:.200} of shape {tuple(shape)}")
+
+    return read_tensors(path, parameter_bytes(expected), check)
 
 
 def save_checkpoint(

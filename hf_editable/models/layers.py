@@ -1,13 +1,20 @@
 """Which layers and parameters of a model an edit may move."""
 
-import re
+import math
+import time
 
+import regex
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..configuration import EditConfig
 from ..errors import EditableTypeError, EditableValueError
 from .families import check_editable
+
+
+# For all modules together; what is meant to be matched takes a thousandth of it.
+MATCHING_SECONDS, MOST_REPEATS = 1, 10_000
+_REPEATS = regex.compile(r"\{\s*(\d+)")
 
 
 def find_decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -46,10 +53,30 @@ def layer_indices(layers_to_transform: int | list[int], count: int) -> list[int]
     return sorted({index % count for index in wanted})
 
 
-def _matches(path: str, patterns: str | list[str]) -> bool:
-    if isinstance(patterns, str):
-        return re.fullmatch(patterns, path) is not None
-    return any(path == name or path.endswith(f".{name}") for name in patterns)
+def matching_paths(paths: list[str], patterns: str | list[str]) -> list[str]:
+    """
+    The paths that one of several names ends, or that one regular expression matches as a whole.
+
+    Expressions go to an engine that can be stopped, as they may come with a stranger's checkpoint. One that cannot
+    take long (re2) has no look-ahead, by which those for PEFT leave modules out.
+
+    Raises:
+        EditableValueError: if the expression is none, or takes too long.
+    """
+    if not isinstance(patterns, str):
+        return [path for path in paths if any(path == name or path.endswith(f".{name}") for name in patterns)]
+    end = time.monotonic() + MATCHING_SECONDS
+    try:
+        # What is to be repeated so often is written out by the engine.
+        if math.prod(int(least) for least in _REPEATS.findall(patterns) if int(least)) > MOST_REPEATS:
+            raise OverflowError(f"it repeats something more than {MOST_REPEATS:,} times")
+        pattern = regex.compile(patterns)
+        return [path for path in paths if pattern.fullmatch(path, timeout=max(end - time.monotonic(), 1e-3))]
+    except TimeoutError as error:
+        problem, cause = f"takes more than {MATCHING_SECONDS} second to be matched with the names of modules", error
+    except (regex.error, OverflowError, RecursionError, MemoryError) as error:
+        problem, cause = f"is no regular expression that can be matched ({error})", error
+    raise EditableValueError(f"{patterns!r:.200} {problem}. Give a simpler one, or a list of names.") from cause
 
 
 def select_parameters(
@@ -69,7 +96,7 @@ def select_parameters(
     paths = [f"{path}.{name}" if name else path for path, layer in layers for name, _ in layer.named_modules()]
 
     def under(patterns: str | list[str]) -> list[str]:
-        roots = [path for path in paths if _matches(path, patterns)]
+        roots = matching_paths(paths, patterns)
         if not roots:
             inside = sorted({path.rsplit(".", 1)[-1] for path in paths})
             raise EditableValueError(

@@ -218,6 +218,11 @@ class Lookup:
         return cls({tuple(source): tuple(said) for source, said in rows})
 
 
+def parameter_of(name: str) -> str:
+    """The parameter that a tensor of a patch's file belongs to."""
+    return name.removesuffix(_LEFT).removesuffix(_RIGHT)
+
+
 KINDS: dict[str, type[Change]] = {cls.kind: cls for cls in (Whole, LowRank, Lookup)}
 
 

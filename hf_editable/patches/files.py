@@ -1,21 +1,21 @@
 """The two files of an edit patch, written for people to read, and read with nothing taken on trust."""
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import logging
 
 from ..errors import EditableFileError, EditableValueError
 from ..runs.files import settle, write_json
 from ..runs.fingerprints import fingerprint
-from .changes import KINDS, Change, Whole
+from ..runs.reading import parameter_bytes, read_json, read_tensors
+from .changes import KINDS, Change, Whole, parameter_of
 
 
 logger = logging.get_logger(__name__)
@@ -28,6 +28,8 @@ CONFIG_NAME = "edit_config.json"
 
 
 FORMAT_VERSION = 2
+# Of the tensors of a patch whose model is not at hand.
+MOST_BYTES = 4 * 2**30
 _OWN = {"changes": list, "edited_fingerprint": str, "edited_tensors": list, "format_version": int}
 
 
@@ -60,7 +62,9 @@ def write_patch(folder: Path, changes: Sequence[Change], metadata: Mapping[str, 
     write_json(folder / CONFIG_NAME, written)
 
 
-def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[tuple[Change, ...], dict[str, Any]]:
+def read_patch(
+    folder: Path, name: str, kinds: Mapping[str, Any], parameters: Mapping[str, Tensor] | None = None
+) -> tuple[tuple[Change, ...], dict[str, Any]]:
     """
     Read a patch's files, and check all of them that can be checked without a model.
 
@@ -68,6 +72,8 @@ def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[tuple
         folder (`Path`): where they are.
         name (`str`): what errors call the patch.
         kinds (`dict[str, type]`): names and types of what `write_patch` got as metadata.
+        parameters (`dict[str, torch.Tensor]`, *optional*):
+            those of the model that it is for; no tensor is read that has more values than its own.
 
     Returns:
         `tuple`: the changes, and the metadata under the known names. Files of format 1 hold whole tensors only.
@@ -79,21 +85,17 @@ def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[tuple
     settle(folder)
     remedy = f"It needs a whole {CONFIG_NAME} and {TENSORS_NAME}, as EditPatch.save_pretrained writes them."
     try:
-        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
-        metadata = json.loads(text, parse_constant=_refuse_constant)
-        # Not mapped from the file, which may change under the patch.
-        tensors = load((folder / TENSORS_NAME).read_bytes())
-    except (OSError, ValueError, KeyError, RecursionError, SafetensorError) as error:
+        known = _check_metadata(read_json(folder / CONFIG_NAME), {**kinds, **_OWN})
+        tensors = _read_tensors(folder / TENSORS_NAME, parameters)
+    except (OSError, ValueError) as error:
         raise EditableFileError(f"{name!r} is not an edit patch: {error}. {remedy}") from error
+    found = fingerprint(tensors)
+    if found != known["edited_fingerprint"]:
+        raise EditableFileError(
+            f"The tensors of {name!r} have the fingerprint {found}, but its {CONFIG_NAME} was written for "
+            f"{known['edited_fingerprint']}: a file was damaged or exchanged. Get both files from their source again."
+        )
     try:
-        known = _check_metadata(metadata, {**kinds, **_OWN})
-        found = fingerprint(tensors)
-        if found != known["edited_fingerprint"]:
-            raise EditableFileError(
-                f"The tensors of {name!r} have the fingerprint {found}, but its {CONFIG_NAME} was written for "
-                f"{known['edited_fingerprint']}: a file was damaged or exchanged. Get both files from their source "
-                "again."
-            )
         changes = _read_changes(known, tensors)
     except ValueError as error:
         raise EditableFileError(f"{name!r} is not an edit patch: of its {CONFIG_NAME}, {error}. {remedy}") from error
@@ -103,9 +105,8 @@ def read_patch(folder: Path, name: str, kinds: Mapping[str, Any]) -> tuple[tuple
 def changed_kinds(folder: Path) -> list[str]:
     """The kinds of a patch's changes, read without its tensors; none if the files do not tell."""
     try:
-        described = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("changes", [])
-        return [each["kind"] for each in described]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return [each["kind"] for each in read_json(folder / CONFIG_NAME).get("changes", [])]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
 
 
@@ -122,8 +123,16 @@ def _read_changes(known: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tu
     return tuple(changes)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{CONFIG_NAME} has the value {name}, which is no JSON")
+def _read_tensors(path: Path, parameters: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    if parameters is None:
+        return read_tensors(path, MOST_BYTES)
+
+    def check(name: str, shape: Sequence[int]) -> None:
+        parameter = parameters.get(parameter_of(name))
+        if parameter is None or math.prod(shape) > parameter.numel():
+            raise ValueError(f"the model has no parameter {name!r:.200} of as many values as {tuple(shape)}")
+
+    return read_tensors(path, parameter_bytes(parameters), check)
 
 
 def _check_metadata(metadata: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:

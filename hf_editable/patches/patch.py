@@ -14,8 +14,9 @@ from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from ..checks import check_text
 from ..errors import EditableValueError
-from ..hub.cards import write_card
+from ..hub.cards import public_name, write_card
 from ..hub.patch_card import patch_card
 from ..hub.transfer import download, upload
 from ..models.weights import fingerprint_weights
@@ -50,7 +51,8 @@ class EditPatch:
         loss_after (`float`, *optional*): `l_e` after it; at most 0 if the edit succeeded.
         steps (`int`, *optional*): steps that the edit took.
         length_penalty (`float`, *optional*): λ of the scores in `l_e`.
-        base_model (`str`, *optional*): name or path of the model that was edited.
+        base_model (`str`, *optional*):
+            name or path of the model that was edited; of a path, files get the last part only.
         base_revision (`str`, *optional*): its revision on the Hub, where known.
         created (`str`, *optional*): when the patch was made, in UTC.
         versions (`dict[str, str]`, *optional*): versions of hf_editable, torch and transformers that made it.
@@ -86,6 +88,9 @@ class EditPatch:
         if isinstance(self.changes, Mapping):
             self.changes = (Whole(dict(self.changes)),) if self.changes else ()
         self.changes = tuple(self.changes)
+        for name in ("source", "target"):
+            if (text := getattr(self, name)) is not None:
+                check_text(name, text)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -253,7 +258,7 @@ class EditPatch:
         return {
             "source": self.source,
             "translation": self.target,
-            "base model": self.base_model,
+            "base model": public_name(self.base_model, self.base_revision),
             "base revision": self.base_revision,
             "fingerprint of the base model": self.model_fingerprint,
             "fingerprint of the base tensors": self.base_fingerprint,
@@ -270,17 +275,23 @@ class EditPatch:
 
     def _write(self, save_directory: str | os.PathLike) -> None:
         metadata = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "changes"}
+        metadata["base_model"] = public_name(self.base_model, self.base_revision)
         with whole_folder(save_directory) as folder:
             write_patch(folder, self.changes, metadata)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike, **hub_kwargs: Any) -> "EditPatch":
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike, *, model: nn.Module | None = None, **hub_kwargs: Any
+    ) -> "EditPatch":
         """
         Read a patch from a folder, or from the Hub by its name. Its tensors must be those that were saved, by their
         checksum.
 
         Args:
             name_or_path (`str`): a folder, or a repository of the Hub.
+            model ([`~torch.nn.Module`], *optional*):
+                The model that it is for. Tensors that do not fit it are refused before they are read; without it,
+                files of more than 4 GiB are.
             hub_kwargs (*optional*): `revision`, `token`, `cache_dir`, … of [`~huggingface_hub.snapshot_download`].
 
         Raises:
@@ -290,7 +301,8 @@ class EditPatch:
         if not folder.is_dir():
             folder = download(name_or_path, [TENSORS_NAME, CONFIG_NAME], **hub_kwargs)
         kinds = {name: kind for name, kind in get_type_hints(cls).items() if name != "changes"}
-        changes, metadata = read_patch(folder, os.fspath(name_or_path), kinds)
+        parameters = None if model is None else dict(model.named_parameters(remove_duplicate=False))
+        changes, metadata = read_patch(folder, os.fspath(name_or_path), kinds, parameters)
         return cls(changes=changes, **metadata)
 
     def push_to_hub(self, repo_id: str, *, commit_message: str = "Upload edit patch", **kwargs: Any) -> CommitInfo:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import EditableError, EditableFileError
+from .reading import read_bytes
 
 
 try:
@@ -25,6 +26,8 @@ Value = TypeVar("Value")
 # the folder that they go to keeps its other files (`added`), or has no others (`alone`).
 _TEMPORARY = re.compile(r"\..*-hf_editable_[0-9a-f]{8}(\.(?P<whole>added|alone))?", re.DOTALL)
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+# Of a report, which may list every translation.
+MOST_BYTES = 2**28
 
 
 def check_folder(folder: str | os.PathLike) -> Path:
@@ -256,7 +259,7 @@ def read_saved(folder: str | os.PathLike, name: str, build: Callable[[Any], Valu
     """
     settle(folder)
     try:
-        return build(json.loads((Path(folder) / name).read_text(encoding="utf-8")))
+        return build(json.loads(read_bytes(Path(folder) / name, MOST_BYTES)))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:300]
         raise EditableFileError(

@@ -9,10 +9,12 @@ from typing import Any
 from ..errors import EditableFileError, EditableValueError
 from .files import check_folder
 from .processes import is_main_process, on_main
+from .reading import read_bytes
 
 
 # The journal's usual name in an output folder.
 ROWS_NAME = "rows.jsonl"
+MOST_BYTES = 2**30
 
 
 class Journal:
@@ -40,7 +42,8 @@ class Journal:
 
     def _open(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._path.read_bytes().rpartition(b"\n") if self._path.exists() else (b"", b"", b"")
+        # Whatever stands there, a pipe or a device among it.
+        whole = read_bytes(self._path, MOST_BYTES).rpartition(b"\n") if self._path.exists() else (b"", b"", b"")
         if not whole[1]:
             self._path.write_text(json.dumps({"arguments": arguments}) + "\n", encoding="utf-8")
             return []

@@ -24,7 +24,8 @@ logger = logging.get_logger(__name__)
 
 # Arguments that say where and by whom, not how a model was trained; tokens are among them.
 _PRIVATE_ARGUMENTS = re.compile(
-    r"output_dir|logging_dir|run_name|disable_tqdm|dataloader_pin_memory|.*hub.*|.*token|label_names"
+    r"output_dir|logging_dir|resume_from_checkpoint|run_name|disable_tqdm|dataloader_pin_memory|.*hub.*|.*token"
+    "|label_names"
 )
 _TIMING = re.compile(r"eval_(runtime|.*_per_second|.*_time)")
 

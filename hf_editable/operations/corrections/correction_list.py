@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ...checks import check_text
+
 
 @dataclass(frozen=True)
 class Correction:
@@ -25,6 +27,10 @@ class Correction:
     id: str | None = None
     note: str | None = None
     place: str | None = field(default=None, compare=False)
+
+    def __post_init__(self):
+        check_text("source", self.source)
+        check_text("target", self.target)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import csv
 import io
-import json
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,17 @@ from transformers.utils import ExplicitEnum, logging
 
 from ...data.parallel import split_lines
 from ...errors import EditableFileError, EditableValueError
+from ...runs.reading import parse_json, read_bytes
 from .correction_list import Correction
-from .tmx import read_tmx
+from .tmx import MOST_BYTES, MOST_ROWS, read_tmx
 
 
 logger = logging.get_logger(__name__)
 
 
 _OPTIONAL = ("id", "note")
+# Text that no model translates as one sentence.
+MOST_CHARACTERS = 100_000
 
 
 class CorrectionFormat(ExplicitEnum):
@@ -49,7 +52,8 @@ def read_corrections(
     Read a file of corrections, in UTF-8 with or without a byte order mark.
 
     CSV and TSV begin with column names. `id` and `note`, also as keys in JSON, are kept, others not looked at. White
-    space around the texts is taken off, rows with no text at all are left out.
+    space around the texts is taken off, rows with no text at all are left out. Files may have up to 128 MiB and
+    100,000 rows, texts 100,000 characters.
 
     Args:
         path (`str`): the file.
@@ -91,8 +95,7 @@ def read_corrections(
     else:
         columns = {"id": "id", "note": "note", source_column: "source", target_column: "target"}
         rows = _READERS[chosen](name, _read_text(name), columns)
-    corrections = [_correction(row) for row in rows]
-    kept = [each for each in corrections if each.source or each.target]
+    kept = _corrections(name, rows)
     if not kept:
         raise EditableValueError(f"{name!r} has no corrections. Give a file with at least one source and target.")
     return kept
@@ -110,7 +113,7 @@ def _format(name: str, given: CorrectionFormat | str | None) -> CorrectionFormat
 def _read_text(name: str) -> str:
     if not Path(name).is_file():
         raise EditableFileError(f"No such file: {name!r}. Give a file of corrections (.csv, .tsv, .jsonl or .tmx).")
-    content = Path(name).read_bytes()
+    content = read_bytes(name, MOST_BYTES)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -166,8 +169,8 @@ def _read_jsonl(name: str, text: str, columns: dict[str, str]) -> Iterator[dict[
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            values = parse_json(line)
+        except ValueError as error:
             raise EditableFileError(f"{name!r}, line {number}: {error}. Give one JSON object a line.") from error
         where = f"{name!r}, line {number}"
         if not isinstance(values, dict):
@@ -206,8 +209,8 @@ def _check_columns(where: str, found: Sequence[str], columns: dict[str, str]) ->
     missing = [column for column, name in columns.items() if name not in _OPTIONAL and column not in found]
     if missing:
         raise EditableValueError(
-            f"{where}: no column {' and no '.join(map(repr, missing))} among {list(found)}. Name the columns of the "
-            "sources and targets by source_column and target_column."
+            f"{where}: no column {' and no '.join(map(repr, missing))} among {list(found)!r:.200}. Name the columns "
+            "of the sources and targets by source_column and target_column."
         )
 
 
@@ -222,7 +225,21 @@ def _cells(
     return {**{field_name: values.get(column) for column, field_name in columns.items()}, "place": f"line {line}"}
 
 
-def _correction(row: dict[str, Any]) -> Correction:
-    texts = {name: (row.get(name) or "").strip() for name in ("source", "target", *_OPTIONAL)}
-    optional = {name: texts[name] or None for name in _OPTIONAL}
+def _corrections(name: str, rows: Iterable[dict[str, Any]]) -> list[Correction]:
+    """What rows hold; those with no text at all are left out."""
+    corrections = [_correction(name, row) for row in itertools.islice(rows, MOST_ROWS + 1)]
+    if len(corrections) > MOST_ROWS:
+        raise EditableValueError(f"{name!r} has more than {MOST_ROWS:,} rows. Split it.")
+    return [each for each in corrections if each.source or each.target]
+
+
+def _correction(name: str, row: dict[str, Any]) -> Correction:
+    texts = {field_name: (row.get(field_name) or "").strip() for field_name in ("source", "target", *_OPTIONAL)}
+    for field_name, text in texts.items():
+        if len(text) > MOST_CHARACTERS:
+            raise EditableValueError(
+                f"{name!r}, {row['place']}: its {field_name} has {len(text):,} characters, and up to "
+                f"{MOST_CHARACTERS:,} are read. Give sentences."
+            )
+    optional = {field_name: texts[field_name] or None for field_name in _OPTIONAL}
     return Correction(texts["source"], texts["target"], **optional, place=row["place"])

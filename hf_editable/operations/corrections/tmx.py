@@ -8,6 +8,7 @@ from xml.parsers import expat
 from transformers.utils import logging
 
 from ...errors import EditableFileError, EditableValueError
+from ...runs.reading import read_bytes
 
 
 logger = logging.get_logger(__name__)
@@ -15,6 +16,10 @@ logger = logging.get_logger(__name__)
 ANY_LANGUAGE = "*all*"
 # Their text is of the document's format, not of its language, and what <sub> has in it stands elsewhere.
 _CODES = {"bpt", "ept", "it", "ph", "ut", "sub"}
+# What files of corrections may come to: bytes, rows; in XML, elements within each other, characters of attributes.
+MOST_BYTES, MOST_ROWS = 128 * 2**20, 100_000
+_DEEPEST = 64
+_LONGEST_ATTRIBUTE = 100_000
 _VERSIONS = ("1.1", "1.2", "1.3", "1.4", "1.4b")
 
 
@@ -166,8 +171,8 @@ class _Parser:
         if not Path(path).is_file():
             raise EditableFileError(f"No such file: {self._name!r}. Give a translation memory (.tmx).")
         try:
-            with open(path, "rb") as file:
-                self._parser.ParseFile(file)
+            # All at once: expat begins anew with a long token whenever there is more of the file.
+            self._parser.Parse(read_bytes(path, MOST_BYTES), True)
         except (expat.ExpatError, LookupError, ValueError) as error:
             if isinstance(error, EditableValueError):
                 raise
@@ -185,6 +190,10 @@ class _Parser:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         inside = self._open[-1] if self._open else None
+        if len(self._open) == _DEEPEST:
+            raise self._damaged(f"more than {_DEEPEST} elements stand within each other", "Export it again.")
+        if any(len(text) > _LONGEST_ATTRIBUTE for text in attributes.values()):
+            raise self._damaged(f"an attribute of <{name:.40}> is longer than {_LONGEST_ATTRIBUTE:,}", "Shorten it.")
         if inside is None:
             self._check_root(name, attributes)
         elif "seg" in self._open:
@@ -194,6 +203,8 @@ class _Parser:
         elif name == "header":
             self._source_language = attributes.get("srclang")
         elif (inside, name) == ("body", "tu"):
+            if len(self.units) == MOST_ROWS:
+                raise self._damaged(f"it has more than {MOST_ROWS:,} units", "Split it.")
             line, language = self._parser.CurrentLineNumber, attributes.get("srclang", self._source_language)
             self.units.append(TranslationUnit(len(self.units) + 1, line, language, attributes.get("tuid")))
         elif (inside, name) == ("tu", "tuv"):

@@ -1,7 +1,6 @@
 """`store.json`: the one file that says which edits a store has, in their order."""
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from transformers.utils import logging
 from ...errors import EditableFileError
 from ...runs.files import write_json
 from ...runs.provenance import installed_versions
+from ...runs.reading import read_json
 from ..corrections.correction_list import Correction
 from .files import sync
 
@@ -124,7 +124,7 @@ class Manifest:
                 f"{str(folder)!r} is no store of edits: it has no {MANIFEST_NAME}. EditStore.create makes a store."
             )
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             if isinstance(values, dict) and values.get("format_version", 0) > FORMAT_VERSION:
                 raise EditableFileError(
                     f"{str(path)!r} has format {values['format_version']}, and this version of hf_editable knows up "
