@@ -132,6 +132,7 @@ def test_texts_have_whole_characters(folder, patch, tmp_path, tiny_model, tiny_t
         lambda: Correction("a\ud800", "b"),
         lambda: editor.translate(["a\ud800"]),
         lambda: editor.edit("der hund", "the \udfff dog"),
+        lambda: editor.edit("der \udfff hund", "the dog sees the dog ."),
     ]
     for call in calls:
         with pytest.raises((EditableFileError, EditableValueError), match="half of a character"):

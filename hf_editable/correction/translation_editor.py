@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import BEAMS, check_count, check_text
+from ..checks import BEAMS, check_count
 from ..configuration import EditConfig
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..data.references import References
@@ -280,7 +280,6 @@ class TranslationEditor:
             EditableValueError:
                 if the tokenizer has no tokens for it, or writes it differently, but for spaces; it says how.
         """
-        check_text("target", target)
         if words := unknown_words(self.tokenizer, target, target=True):
             raise EditableValueError(
                 f"The tokenizer has no tokens for {words} of the target, so the model cannot say it. Write them "

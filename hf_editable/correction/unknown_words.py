@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from ..checks import check_text
+
 
 _NAMED = 5
 
@@ -16,7 +18,11 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, text: str, target: bool = 
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): the model's tokenizer.
         text (`str`): the text.
         target (`bool`, *optional*, defaults to `False`): whether it is a translation, not a source.
+
+    Raises:
+        EditableTypeError, EditableValueError: if it is no text, or has halves of characters.
     """
+    check_text("target" if target else "source", text)
     unknown, side = tokenizer.unk_token_id, "text_target" if target else "text"
     return [word for word in text.split() if unknown is not None and unknown in tokenizer(**{side: word}).input_ids]
 
@@ -40,11 +46,11 @@ def describe_unknown(tokenizer: PreTrainedTokenizerBase, sources: Sequence[str])
 
 
 def _described(tokenizer: PreTrainedTokenizerBase, source: str) -> str | None:
+    words = unknown_words(tokenizer, source)
     ids = tokenizer(source).input_ids
     silent = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     said = [token for token in tokenizer.convert_ids_to_tokens(ids) if token.strip("▁Ġ ")]
     said = [token for token in said if tokenizer.convert_tokens_to_ids(token) not in silent]
-    words = unknown_words(tokenizer, source)
     if said and not words:
         return None
     if set(said) <= {tokenizer.unk_token}:
