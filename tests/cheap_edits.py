@@ -1,9 +1,12 @@
 """An editor whose edits cost nothing: what it says for a source is one number among the model's weights."""
 
+import copy
+
 import torch
 
 from hf_editable import EditPatch
 from hf_editable.correction.translation_editor import JointEditResult, TranslationEditResult
+from hf_editable.patches.application import working_copy
 from hf_editable.runs.fingerprints import fingerprint
 from hf_editable.tail.decoder_tail import Tail
 
@@ -23,6 +26,13 @@ class CheapEditor:
         self.edit_config = model.edit_config
         self.parameters = Tail(model, self.edit_config).parameters
         self.name = sorted(self.parameters)[0]
+        self.kept = []
+
+    def on_copy(self):
+        other = copy.copy(self)
+        other.model = working_copy(self.model, self.parameters)
+        other.parameters = Tail(other.model, self.edit_config).parameters
+        return other
 
     def translate(self, sources):
         weights = self.parameters[self.name].flatten()
@@ -35,7 +45,7 @@ class CheapEditor:
         return TranslationEditResult(**{**values, "decoded": joint.decoded[0]}, translation=joint.translations[0])
 
     def edit_jointly(self, sources, targets, keep=()):
-        self.kept = [source for source, _ in keep]
+        self.kept[:] = [source for source, _ in keep]
         tensors = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
         weights = tensors[self.name].view(-1)
         for source, target in zip(sources, targets, strict=True):

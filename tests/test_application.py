@@ -16,7 +16,7 @@ from hf_editable.patches.changes import Whole
 
 
 TESTS = Path(__file__).parent
-INTERRUPTS = 200
+INTERRUPTS = 100  # beside those of test_interrupts.py, at every instruction
 
 
 def test_real_interrupts_at_any_moment_leave_the_model_as_before_or_as_after():

@@ -1,5 +1,6 @@
 """Edits at the level of text: a source and the translation it should have."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..decoding.translate import best_translations
 from ..editors.result import EditResult
 from ..errors import EditableValueError
 from ..modeling.mixin import EditableMixin, check_model, check_references
+from ..models.layers import edited_parameters
+from ..patches.application import working_copy
 from .unknown_words import describe_unknown, unknown_words
 from .verification import Request, Verification, shortened
 
@@ -214,6 +217,33 @@ class TranslationEditor:
             EditableValueError: as `edit` does, or if the numbers of sources, targets and alternatives differ.
         """
         check_count("max_rounds", max_rounds)
+        given = (sources, targets, alternatives, max_rounds, max_steps, shrink, keep)
+        return self.on_copy()._edit_jointly(*given)
+
+    def on_copy(self) -> "TranslationEditor":
+        """
+        The same editor of a copy of its model as it is now. What is made of that copy leaves the model alone, and
+        what becomes of the model does not reach it; only tensors that neither changes are shared.
+        """
+        return self.of(working_copy(self.model, edited_parameters(self.model, self.edit_config)))
+
+    def of(self, model: EditableMixin) -> "TranslationEditor":
+        """The same editor of another model of the same kind."""
+        other = copy.copy(self)
+        other.model, other.collator = model, DataCollatorForEditableSeq2Seq(self.tokenizer, model)
+        return other
+
+    def _edit_jointly(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        alternatives: Sequence[Sequence[str]] | None,
+        max_rounds: int,
+        max_steps: int | None,
+        shrink: bool,
+        keep: Sequence[tuple[str, str]],
+    ) -> JointEditResult:
+        """See `edit_jointly`; the model is another one meanwhile."""
         requests = self._requests(sources, targets, alternatives)
         overrides = self.overrides if max_steps is None else {**self.overrides, "max_steps": max_steps}
         requests += self._kept(keep, sources)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
@@ -120,6 +121,7 @@ class Verification:
         self._bound = min(ample, self._limit) if can_be_bounded(model) else self._limit
         self._num_wanted = sum(not request.kept for request in requests)
 
+    @torch.inference_mode(False)  # also where the caller has it on: edits need gradients
     def __call__(self, max_rounds: int, shrink: bool = True) -> VerifiedEdit:
         """
         Edit in at most `max_rounds` rounds.

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..checks import check_count
 from ..errors import EditableValueError
+from ..models.private_copies import original
 from ..runs.fingerprints import fingerprint_rows
 from .collator import DataCollatorForEditableSeq2Seq
 
@@ -61,8 +62,11 @@ class References:
         return {name: tensor.to(model.device) for name, tensor in collator(rows).items()}
 
     def once(self, model: PreTrainedModel, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """What `compute` gives, computed once for a model object and a key, with the weights it has at that time."""
-        known = self._known.setdefault(model, {})
+        """
+        What `compute` gives, computed once for a model object, whose working copies count as itself, and a key, with
+        the weights it has at that time.
+        """
+        known = self._known.setdefault(original(model), {})
         if key not in known:
             known[key] = compute()
         return known[key]

@@ -21,7 +21,9 @@ from ..measures.observation import Observation
 from ..measures.scored_test_set import ScoredTestSet
 from ..mining.mined_edits import choose
 from ..modeling.mixin import EditableMixin, check_model, check_references
+from ..models.layers import edited_parameters
 from ..numerics.scoring import PADDING
+from ..patches.application import working_copy
 from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.processes import Job, Result, is_main_process, on_main, share_out
 from ..runs.provenance import machine, versions
@@ -49,7 +51,8 @@ class Study:
         unused (`Sequence[str]`, *optional*): fields of [`EvaluationSettings`] that the evaluation has no use for.
 
     Attributes:
-        model, tokenizer: the same.
+        model ([`EditableMixin`]): a copy to work on, which shares what edits do not move.
+        tokenizer: the same.
         settings ([`EvaluationSettings`]): all of them.
         config ([`EditConfig`]): that edits are made with.
         collator ([`DataCollatorForEditableSeq2Seq`]): with the model and its tokenizer.
@@ -74,7 +77,9 @@ class Study:
         self.settings, self._overrides = split_options(settings, options, unused)
         self.config = edit_config(evaluation, model, self._overrides, unused)
         check_references(model.editor_with(**self._overrides), references)
-        self.model, self.tokenizer, self._references = model, tokenizer, references
+        # Edits are made, put in and taken out of a copy: other users of the model see none of them.
+        self.model = model = working_copy(model, edited_parameters(model, self.config))
+        self.tokenizer, self._references = tokenizer, references
         self.collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
         self.max_new_tokens = resolve_max_new_tokens(model, self.settings.max_new_tokens)
 

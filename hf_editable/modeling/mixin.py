@@ -3,8 +3,8 @@
 import functools
 import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from ..errors import EditableTypeError, EditableValueError
 from ..hub.model_card import MeasuredEdits
 from ..hub.transfer import pin_revision
 from ..models.families import freeze_computed_positions
-from ..models.layers import find_decoder_layers
-from ..patches.application import applied, lock, take_back
+from ..models.layers import edited_parameters, find_decoder_layers
+from ..patches.application import ChangedModel, lock, working_copy
 from ..patches.patch import EditPatch
 from ..tail.decoder_tail import Tail
 from .checkpoints import attach_editor, load_editor, push_checkpoint, save_checkpoint, stored_edit_config
@@ -228,7 +228,9 @@ class EditableMixin:
         """
         editor = self.editor_with(**overrides)
         check_references(editor, references)
-        problem = self.joint_problem(edits, references, **overrides)
+        # What other threads do to the model meanwhile is not in the edit.
+        working = working_copy(self, edited_parameters(self, editor.config))
+        problem = working.joint_problem(edits, references, **overrides)
         with torch.inference_mode(False), torch.enable_grad():
             return edit_result(problem, editor(problem), editor.config.editor)
 
@@ -297,19 +299,12 @@ class EditableMixin:
         generation = getattr(self.generation_config, "length_penalty", None)
         return 1.0 if generation is None else generation
 
-    @contextmanager
-    def edited(self, patch: EditPatch) -> Iterator["EditableMixin"]:
+    def edited(self, patch: EditPatch) -> AbstractContextManager["EditableMixin"]:
         """
         The edited model inside the block, the original after it, bit for bit, also after an exception. Patches that
         are applied inside the block are taken back too, and other threads that edit or translate wait for its end.
         """
-        with lock(self):
-            count = len(applied(self))
-            try:
-                patch.apply(self)
-                yield self
-            finally:
-                take_back(self, count)
+        return ChangedModel(self, functools.partial(patch.apply, self))
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *, report: MeasuredEdits | None = None, **kwargs: Any

@@ -53,6 +53,13 @@ def layer_indices(layers_to_transform: int | list[int], count: int) -> list[int]
     return sorted({index % count for index in wanted})
 
 
+def edited_parameters(model: PreTrainedModel, config: EditConfig) -> dict[str, nn.Parameter]:
+    """The parameters that edits with a configuration move, by name; see `select_parameters` for the errors."""
+    path, layers = find_decoder_layers(model)
+    edited = layer_indices(config.layers_to_transform, len(layers))
+    return select_parameters(model, [(f"{path}.{i}", layers[i]) for i in edited], config)
+
+
 def matching_paths(paths: list[str], patterns: str | list[str]) -> list[str]:
     """
     The paths that one of several names ends, or that one regular expression matches as a whole.

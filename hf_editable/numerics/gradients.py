@@ -8,6 +8,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+def outside_inference(tensor: Tensor | None) -> Tensor | None:
+    """The tensor; a copy of one that was made in inference mode, which no gradient could be computed with."""
+    return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
+
+
 class _WithGradients(torch.autograd.Function):
     """A value whose gradients are known already."""
 

@@ -6,20 +6,24 @@ bit for bit. Ctrl-C leaves a model as it was before a change or as it is after i
 a time has a model with other values in it.
 """
 
-import signal
+import functools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import EditableValueError
+from ..models.private_copies import own_parameters, owned_names, private_copy
 from .changes import Change, Lookup, changed_values
+from .interrupts import INTERRUPTS
 
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _APPLIED = "_applied_edit_patches"
 _LOCKS: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
@@ -53,6 +57,29 @@ def lock(model: nn.Module) -> "threading.RLock":
         return _LOCKS.setdefault(model, threading.RLock())
 
 
+def working_copy(model: Model, names: Iterable[str]) -> Model:
+    """
+    A copy of a model as it is now, with the changes that are applied to it, which can be edited, measured and taken
+    back like the model, and leaves it alone meanwhile: it shares the tensors that nothing in it changes.
+
+    Args:
+        model ([`~torch.nn.Module`]): the model.
+        names (`Iterable[str]`): parameters of which the copy has its own values from the beginning.
+    """
+    with lock(model):
+        twin = private_copy(model)
+        twin.__dict__[_APPLIED] = applied(model)
+        own_parameters(twin, names)
+    return twin
+
+
+def renew(twin: Model, model: Model) -> None:
+    """Bring a working copy to where its model is now, of which nothing but the copy's own parameters has changed."""
+    with lock(model), lock(twin):
+        twin.__dict__[_APPLIED] = applied(model)
+        _copy(*({name: each.get_parameter(name) for name in owned_names(twin)} for each in (model, twin)))
+
+
 def put(model: nn.Module, changes: Sequence[Change], owner: Any = None, merge: bool = False) -> None:
     """
     Make changes to a model. If anything goes wrong, or the user interrupts it, the model stays as it was.
@@ -67,6 +94,7 @@ def put(model: nn.Module, changes: Sequence[Change], owner: Any = None, merge: b
         EditableValueError: if the model lacks a parameter, has it in another form, or has it tied to another one.
     """
     with lock(model):
+        own_parameters(model, parameters_of(model, changes))
         targets = parameters_of(model, changes)
         originals = {name: target.detach().clone() for name, target in targets.items()}
         values = changed_values(changes, originals)
@@ -75,9 +103,8 @@ def put(model: nn.Module, changes: Sequence[Change], owner: Any = None, merge: b
         below = records[-1] if merge and records else None
         if below is not None:
             record = Applied(owner, (*below.changes, *changes), {**originals, **below.originals})
-        with _uninterrupted(), _all_or_nothing(targets, originals):
-            _copy(values, targets)
-            records[len(records) - (below is not None) :] = [record]
+        place = slice(len(records) - (below is not None), None)
+        _replace(targets, values, originals, lambda: records.__setitem__(place, [record]))
 
 
 def take_back(model: nn.Module, count: int = 0) -> None:
@@ -88,27 +115,70 @@ def take_back(model: nn.Module, count: int = 0) -> None:
     with lock(model):
         records = model.__dict__.get(_APPLIED, [])
         while len(records) > count:
+            own_parameters(model, records[-1].originals)
             targets = dict(model.named_parameters(remove_duplicate=False))
             targets = {name: targets[name] for name in records[-1].originals}
             before = {name: target.detach().clone() for name, target in targets.items()}
-            with _uninterrupted(), _all_or_nothing(targets, before):
-                _copy(records[-1].originals, targets)
-                records.pop()
+            _replace(targets, records[-1].originals, before, records.pop)
 
 
-@contextmanager
-def changed(model: nn.Module, changes: Sequence[Change], owner: Any = None) -> Iterator[None]:
+def changed(model: Model, changes: Sequence[Change], owner: Any = None) -> AbstractContextManager[Model]:
     """
     The changed model inside the block, the original after it, bit for bit, also after an exception. What is applied
     inside the block is taken back too, and other threads wait for its end. See `put` for the arguments and errors.
     """
-    with lock(model):
-        count = len(applied(model))
+    return ChangedModel(model, functools.partial(put, model, changes, owner))
+
+
+class ChangedModel(AbstractContextManager):
+    """
+    A model inside a block, with changes that are taken back at its end: see `changed`.
+
+    A generator would leave them to the garbage collector if an interrupt came just before the block or after it.
+
+    Args:
+        model ([`~torch.nn.Module`]): the model.
+        change (`Callable`): changes it, at the block's beginning.
+    """
+
+    def __init__(self, model: nn.Module, change: Callable[[], None]):
+        self._model, self._change = model, change
+        self._lock = lock(model)
+        self._holds = False
+        self._count: int | None = None
+
+    def __enter__(self) -> nn.Module:
         try:
-            put(model, changes, owner)
-            yield
+            self._begin()
+            self._change()
+            return self._model
+        except BaseException:
+            self._end()
+            raise
+
+    @INTERRUPTS.uninterrupted
+    def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    @INTERRUPTS.uninterrupted
+    def _begin(self) -> None:
+        INTERRUPTS.hold()
+        self._holds = True
+        while not self._lock.acquire(timeout=0.05):
+            INTERRUPTS.deliver()
+        self._count = len(applied(self._model))
+
+    @INTERRUPTS.uninterrupted
+    def _end(self) -> None:
+        try:
+            if self._count is not None:
+                try:
+                    take_back(self._model, self._count)
+                finally:
+                    self._lock.release()
         finally:
-            take_back(model, count)
+            if self._holds:
+                INTERRUPTS.release()
 
 
 def looked_up(model: nn.Module) -> dict[tuple[int, ...], tuple[int, ...]]:
@@ -153,31 +223,20 @@ def parameters_of(model: nn.Module, changes: Sequence[Change]) -> dict[str, nn.P
     return {name: parameters[name] for name in names}
 
 
-@contextmanager
-def _all_or_nothing(targets: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `before` back into `targets` if the block does not end well."""
+@INTERRUPTS.uninterrupted
+def _replace(
+    targets: Mapping[str, Tensor], values: Mapping[str, Tensor], before: Mapping[str, Tensor], note: Callable[[], Any]
+) -> None:
+    """Copy values into tensors that have those `before`, and note it: both or neither."""
+    INTERRUPTS.hold()
     try:
-        yield
+        _copy(values, targets)
+        note()
     except BaseException:
         _copy(before, targets)
         raise
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the block has ended. Only the main thread ever gets it."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    waiting: list[tuple] = []
-    signal.signal(signal.SIGINT, lambda *given: waiting.append(given))
-    try:
-        yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if waiting:
-            handler(*waiting[-1])
+        INTERRUPTS.release()
 
 
 @torch.no_grad()

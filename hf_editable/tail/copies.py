@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import EditableTypeError
+from ..models.private_copies import shared_copy
 from ..models.private_names import check_private_names
 from .prefix_tree import PrefixAttentionConfig, PrefixTree
-from .stand_ins import Recorded, Recorder, Replay, make_embeddings_sparse, shared_copy
+from .stand_ins import Recorded, Recorder, Replay, make_embeddings_sparse
 
 
 check_private_names(__name__)

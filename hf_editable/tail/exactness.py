@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import EditableTypeError
+from ..models.private_copies import shared_copy
 from .forward_passes import whole_pass
 from .output_head import OutputHead
-from .stand_ins import shared_copy
 from .trunk_states import TrunkStates
 
 

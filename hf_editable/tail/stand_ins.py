@@ -60,28 +60,6 @@ class Replay(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
 
-def shared_copy(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Module:
-    """
-    A copy of a module tree in evaluation mode that shares every tensor, with the modules in `copies` replaced.
-
-    Args:
-        module (`torch.nn.Module`): what to copy.
-        copies (`dict`): replacements by original module; the copies made are added to it.
-    """
-    if module in copies:
-        return copies[module]
-    twin = type(module).__new__(type(module))
-    # What wraps an instance (Accelerate's mixed precision, torch.compile) is bound to the original.
-    own = {name: value for name, value in module.__dict__.items() if name != "forward"}
-    copies[module] = twin
-    own |= {"_compiled_call_impl": None, "_parameters": dict(module._parameters), "training": False}
-    own["_modules"] = {
-        name: None if child is None else shared_copy(child, copies) for name, child in module._modules.items()
-    }
-    twin.__dict__.update(own)  # setting attributes of modules is slow
-    return twin
-
-
 def make_embeddings_sparse(twin: nn.Module) -> None:
     """
     Give embeddings of a copy sparse gradients, which reach the shared weights in one sum. With dense ones, each batch

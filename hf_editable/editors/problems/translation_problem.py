@@ -8,7 +8,7 @@ from torch import Tensor
 from ...data.references import References
 from ...models.families import beam_search_tokens
 from ...numerics.bounds import LeadingScores, NormalizerBound
-from ...numerics.gradients import with_gradients
+from ...numerics.gradients import outside_inference, with_gradients
 from ...numerics.scoring import PADDING, token_log_probs
 from ...tail.decoder_tail import Tail
 from ...tail.prefix_tree import takes_prefix_trees
@@ -71,6 +71,8 @@ class TranslationEditProblem:
         references: References | None = None,
     ):
         check_edit(tail.model.config, input_ids, labels, alternative_labels)
+        tensors = (input_ids, attention_mask, labels, alternative_labels, prefix_labels)
+        input_ids, attention_mask, labels, alternative_labels, prefix_labels = map(outside_inference, tensors)
         self.tail, self.model, self.references = tail, tail.model, references
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         self.edits = [{**given, "alternative_labels": alternative_labels, "prefix_labels": prefix_labels}]

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from ...checks import check_count, given_settings
 from ...errors import EditableFileError, EditableValueError
-from ...patches.application import applied, take_back
+from ...patches.application import applied
 from ...runs.files import check_folder, whole_folder
 from ...runs.fingerprints import fingerprint_model, fingerprint_rows
 from ...runs.journal import ROWS_NAME, Journal
@@ -95,8 +95,8 @@ def apply_corrections(
     What is accepted is in the store before it is noted in `output_dir`. A run that was interrupted goes on where it
     ended, if it is called again with the same arguments; an edit that only the store knows of is found there. At the
     end, `output_dir/result` appears in one step: `patch`, from the base model to all edits of the store; `model`, the
-    base model with them; and the report, `corrections.json`, `corrections.md` and `corrections.html`. Afterwards the
-    model is as it was, bit for bit.
+    base model with them; and the report, `corrections.json`, `corrections.md` and `corrections.html`. The
+    editor's model is not changed.
 
     Args:
         editor ([`TranslationEditor`]): its model is the store's base, with no patch applied.
@@ -123,14 +123,11 @@ def apply_corrections(
     if result.exists():
         return BulkReport.load(result)
     editor.warn_of_unknown([each.correction.source for each in planned if each.outcome is None])
-    present = len(applied(editor.model))
-    try:
-        run = BulkRun(editor, store, gate, journal, arguments)
-        report = run.report(_rows(run, planned, settings.joint), arguments)
-        with whole_folder(result) as folder:
-            run.save(folder, report, settings.save_model)
-    finally:
-        take_back(editor.model, present)
+    working = editor.on_copy()
+    run = BulkRun(working, store, gate and gate.of(working), journal, arguments)
+    report = run.report(_rows(run, planned, settings.joint), arguments)
+    with whole_folder(result) as folder:
+        run.save(folder, report, settings.save_model)
     return report
 
 

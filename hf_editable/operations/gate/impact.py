@@ -1,5 +1,6 @@
 """What an edit changes beside the sentence that it corrects, asked before the edit is accepted."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,9 @@ from ...errors import EditableValueError
 from ...evaluation.test_set import EncodedTestSet
 from ...measures.corpus_scores import CorpusChrf, CorpusScore
 from ...measures.scored_test_set import ScoredTestSet
+from ...models.layers import edited_parameters
 from ...models.private_names import check_private_names
-from ...patches.application import looked_up
+from ...patches.application import looked_up, renew, working_copy
 from ...patches.patch import EditPatch
 from ...runs.fingerprints import fingerprint, fingerprint_rows
 from ...runs.provenance import versions
@@ -108,8 +110,7 @@ class ImpactGate:
 
     def measure(self, patch: EditPatch, keep: Iterable[Correction] = ()) -> ImpactReport:
         """
-        Measure a patch on top of the model as it is. The model is the same afterwards, bit for bit, also on an
-        exception.
+        Measure a patch on top of the model as it is, on a copy: the model itself is not changed.
 
         Args:
             patch ([`EditPatch`]): made from the model as it is. It is not left applied.
@@ -122,14 +123,13 @@ class ImpactGate:
         Raises:
             EditableValueError: if the patch was made for another model, or for other patches.
         """
-        model = self.editor.model
         asked = [*self._must_keep, *(each for each in keep if each.source != patch.source)]
         asked = list(dict.fromkeys(Correction(each.source, each.target) for each in asked))
         own = [] if patch.source is None else [patch.source]
         questions = [*own, *(each.source for each in asked)]
         self._prepare()
         before, said_before = self._translations(), self._ask(questions)
-        with model.edited(patch):
+        with self._working.model.edited(patch):
             after, said_after = self._translations(patch), self._ask(questions)
         answers = zip(asked, said_before[len(own) :], said_after[len(own) :], strict=True)
         return self._report(
@@ -139,6 +139,12 @@ class ImpactGate:
             [AskedCorrection(each.source, each.target, *said) for each, *said in answers],
         )
 
+    def of(self, editor: TranslationEditor) -> "ImpactGate":
+        """The same gate of another editor; what is known of the regression set stays known where it still holds."""
+        other = copy.copy(self)
+        other.editor = editor
+        return other
+
     def arguments(self) -> dict[str, Any]:
         """What its answers depend on beside the model, as a journal keeps it: plain JSON values."""
         must_keep = [[each.source, each.target] for each in self._must_keep]
@@ -147,13 +153,16 @@ class ImpactGate:
         return {**self._limits, **self._scoring, **measured}
 
     def _ask(self, sources: Sequence[str]) -> list[str]:
-        return self.editor.translate(sources) if sources else []
+        return self._working.translate(sources) if sources else []
 
     def _prepare(self) -> None:
-        """Encode the regression set, unless that is done for the model as it is but for the layers that edits move."""
+        """
+        Bring the copy that is measured to where the model is, and encode the regression set, unless that is done for
+        the model as it is but for the layers that edits move.
+        """
         editor, model = self.editor, self.editor.model
         tensors = [*model.named_parameters(), *model.named_buffers()]
-        moved = Tail(model, model.edit_config).parameters.keys()
+        moved = edited_parameters(model, model.edit_config).keys()
         # A version counts the changes in place, so nothing need be hashed.
         kept = [(name, tensor.data_ptr(), tensor._version) for name, tensor in tensors if name not in moved]
         generation = model.generation_config.to_dict()
@@ -161,13 +170,16 @@ class ImpactGate:
         if state != self._state:
             self._state, self._known, self._recorded = None, {}, False
             self._decoding = {"num_beams": editor.num_beams, "max_new_tokens": resolve_max_new_tokens(model)}
-            self._tail = Tail(model, model.edit_config)
-            with frozen(model):
+            self._working = editor.of(working_copy(model, moved))
+            self._tail = Tail(self._working.model, model.edit_config)
+            with frozen(self._working.model):
                 self._test_set = self._encoded()
             self._state = state
-        elif not self._recorded:
+            return
+        renew(self._working.model, model)
+        if not self._recorded:
             # Only who measures a second time gains by a record.
-            with frozen(model):
+            with frozen(self._working.model):
                 self._test_set = self._encoded(self._translations())
                 said = self._test_set.record(**self._decoding, max_bytes=self._max_bytes)
             self._known, self._recorded = {self._version(): said}, True
@@ -175,17 +187,17 @@ class ImpactGate:
     def _encoded(self, translations: Sequence[str] | None = None) -> EncodedTestSet:
         # References are for divergences, which are not asked for.
         pairs = [{"source": source, "target": ""} for source in self._sources]
-        editor = self.editor
+        editor = self._working
         return EncodedTestSet(editor.model, self._tail, editor.collator, pairs, editor.batch_size, translations)
 
     def _version(self) -> str:
         """A hash of what edits change: the edited layers, and tables beside the model."""
-        tables = sorted(looked_up(self.editor.model).items())
+        tables = sorted(looked_up(self._working.model).items())
         return fingerprint_rows([fingerprint(self._tail.parameters), tables])
 
     def _translations(self, patch: EditPatch | None = None) -> list[str]:
         """Of the regression set, by the model as it is now, with the patch applied if there is one."""
-        model = self.editor.model
+        model = self._working.model
         with frozen(model):
             if patch is not None and not set(patch.names) <= self._tail.parameters.keys():
                 # What is kept of the encoder and of the earlier layers does not hold.

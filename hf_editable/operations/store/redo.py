@@ -53,7 +53,7 @@ def redo_edits(
     allow_lost: bool,
 ) -> tuple[list[StoredEdit], State]:
     """
-    Make edits anew, one on top of the other. The editor's model is the same afterwards, bit for bit.
+    Make edits anew, one on top of the other. The editor's model is not changed.
 
     Args:
         editor ([`TranslationEditor`]): makes those of its own family of editors. Edits of another family are made by
@@ -71,6 +71,7 @@ def redo_edits(
         EditableValueError: if an edit cannot be made, or comes out worse than it was.
     """
     redone: list[StoredEdit] = []
+    editor = editor.on_copy()
     for edit in logging.tqdm(edits, desc="Redoing", unit="edit"):
         try:
             with changed(editor.model, state.changes(editor.model)):
@@ -132,7 +133,7 @@ def lost_corrections(
     """Those that the model says in the state before, and not in that after."""
     if not corrections:
         return []
-    said = []
+    said, editor = [], editor.on_copy()
     for state in (before, after):
         with changed(editor.model, state.changes(editor.model)):
             texts = editor.translate([correction.source for correction in corrections])
@@ -181,6 +182,7 @@ def weigh(
     """
     impact, lost = None, []
     if gate is not None:
+        gate = gate.of(gate.editor.on_copy())
         with changed(gate.editor.model, states[0].changes(gate.editor.model)):
             impact = gate.measure(patch, keep=corrections)
         lost = impact.lost
