@@ -8,7 +8,13 @@ import pytest
 import sacrebleu
 import torch
 
-from hf_editable import DataCollatorForEditableSeq2Seq, EditableFileError, EditableTypeError, EditableValueError
+from hf_editable import (
+    DataCollatorForEditableSeq2Seq,
+    EditableFileError,
+    EditableMixin,
+    EditableTypeError,
+    EditableValueError,
+)
 from hf_editable.cli.commands.edit_sequence import main
 from hf_editable.editors import Editor, EditOutcome, register_editor, unregister_editor
 from hf_editable.editors.problems.constraint import constraint_value
@@ -125,21 +131,21 @@ def test_a_table_keeps_all_its_entries(sequence, tiny_edits):
 
 def test_resumed_equals_uninterrupted(sequence, tiny_model, tmp_path, monkeypatch):
     state, whole = state_of(tiny_model), sequence()
-    edit, calls = tiny_model.edit, []
+    edit, calls = EditableMixin.edit, []
 
-    def interrupted(**arguments):
+    def interrupted(self, **arguments):
         calls.append(arguments)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return edit(**arguments)
+        return edit(self, **arguments)
 
-    monkeypatch.setattr(tiny_model, "edit", interrupted)
+    monkeypatch.setattr(EditableMixin, "edit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sequence(output_dir=tmp_path)
     assert unchanged(tiny_model, state)
     counts = [json.loads(line).get("count") for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert counts == [None, 0, 1, 3]
-    monkeypatch.setattr(tiny_model, "edit", edit)
+    monkeypatch.setattr(EditableMixin, "edit", edit)
     measured = []
     bleu = "hf_editable.evaluation.sequences._Sequence._measure"
     from hf_editable.evaluation.sequences import _Sequence
@@ -148,7 +154,7 @@ def test_resumed_equals_uninterrupted(sequence, tiny_model, tmp_path, monkeypatc
     monkeypatch.setattr(bleu, lambda self, edits, made: measured.append(len(edits)) or measure(self, edits, made))
     resumed = sequence(output_dir=tmp_path)
     assert measured == [4] and untimed(resumed) == untimed(whole)
-    monkeypatch.setattr(tiny_model, "edit", None)
+    monkeypatch.setattr(EditableMixin, "edit", None)
     assert sequence(output_dir=tmp_path).to_dict() == resumed.to_dict()
     with pytest.raises(EditableValueError, match="counts was .* and is now"):
         sequence(output_dir=tmp_path, counts=[2])

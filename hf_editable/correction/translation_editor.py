@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import BEAMS, check_count
+from ..checks import BEAMS, check_count, checked
 from ..configuration import EditConfig
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..data.references import References
@@ -95,6 +95,7 @@ class TranslationEditor:
     ```
     """
 
+    @checked
     def __init__(
         self,
         model: EditableMixin,
@@ -109,7 +110,7 @@ class TranslationEditor:
         self.model = model
         self.tokenizer = tokenizer
         self.num_beams = BEAMS.check("num_beams=", num_beams)
-        self.batch_size = batch_size
+        self.batch_size = check_count("batch_size", batch_size)
         self.overrides = overrides if editor is None else {"editor": editor, **overrides}
         given = references is None or isinstance(references, References)
         self.references = references if given else References(tokenizer, references)
@@ -122,6 +123,7 @@ class TranslationEditor:
         """The configuration of these edits."""
         return self.model.edit_config.replace(**self.overrides)
 
+    @checked
     def translate(self, sources: Sequence[str]) -> list[str]:
         """
         Translate with beam search.
@@ -133,12 +135,12 @@ class TranslationEditor:
             `list[str]`: their translations, in the same order.
 
         Raises:
-            EditableValueError: if a sentence is empty, or `sources` is one string.
+            EditableTypeError: if `sources` is no list of strings.
+            EditableValueError: if a sentence is empty.
         """
-        if isinstance(sources, str):
-            raise EditableValueError(f"translate takes a list of sentences; give [{sources!r}].")
         return [texts[0] for texts in self._best(sources, self.num_beams, 1)]
 
+    @checked
     def edit(
         self,
         source: str,
@@ -188,6 +190,7 @@ class TranslationEditor:
             **values, rounds=joint.rounds, decoded=decoded, translation=translation, lost=joint.lost
         )
 
+    @checked
     def edit_jointly(
         self,
         sources: Sequence[str],
@@ -276,6 +279,11 @@ class TranslationEditor:
                 f"{len(sources)} sources, {len(targets)} targets and {len(given)} lists of alternatives: give one of "
                 "each for every correction, and at least one correction."
             )
+        if alternatives is not None and (without := [source for source, texts in zip(sources, given) if not texts]):
+            raise EditableValueError(
+                f"The correction of {without[0]!r} has no alternatives to outrank. Give some, or None for what the "
+                "model says."
+            )
         targets = [self.written(target) for target in targets]
         self.warn_of_unknown(sources)
         if alternatives is None:
@@ -299,6 +307,7 @@ class TranslationEditor:
         if (told := describe_unknown(self.tokenizer, new)) is not None:
             logger.warning(told)
 
+    @checked
     def written(self, target: str) -> str:
         """
         A target as the tokenizer writes it, which is how the model can say it.

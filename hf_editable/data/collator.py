@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..checks import check_text
+from ..checks import check_text, checked
 from ..errors import EditableValueError
 from ..models.families import max_positions
 from ..models.languages import target_tokens, without_start
@@ -38,6 +38,7 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
     ```
     """
 
+    @checked
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
@@ -63,6 +64,7 @@ class DataCollatorForEditableSeq2Seq(DataCollatorForSeq2Seq):
             ]
         return super().__call__(features, return_tensors)
 
+    @checked
     def collate_edits(self, rows: Iterable[dict[str, Any]]) -> dict[str, Tensor]:
         """
         Tensors of edits.

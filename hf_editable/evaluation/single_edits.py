@@ -6,7 +6,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..checks import check_count
+from ..checks import check_count, checked
 from ..data.references import References
 from ..decoding.generation import frozen
 from ..errors import EditableValueError
@@ -29,6 +29,7 @@ from .test_set import EncodedTestSet
 _Edits = dict[int, dict[str, Any]]
 
 
+@checked
 def evaluate_edits(
     model: EditableMixin,
     tokenizer: PreTrainedTokenizerBase,

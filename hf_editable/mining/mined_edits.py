@@ -18,11 +18,11 @@ from datasets import Dataset, Features, List, Value, load_from_disk
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import check_count, given_settings
+from ..checks import check_count, checked, given_settings
 from ..data.collator import longest_input
 from ..decoding.encoded_sources import batches_by_length
 from ..decoding.generation import resolve_max_new_tokens
-from ..errors import EditableFileError, EditableTypeError, EditableValueError
+from ..errors import EditableFileError, EditableValueError
 from ..runs.files import check_folder, whole_folder
 from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.journal import FinishedRows, check_arguments
@@ -72,6 +72,7 @@ class MiningCounts:
     equal_alternatives: int = 0
 
 
+@checked
 def mine_edits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -109,10 +110,6 @@ def mine_edits(
         EditableFileError: if `output_dir` is a file, or a folder of other things.
     """
     settings = given_settings(MiningSettings, settings, options)
-    if not isinstance(dataset, Dataset):
-        raise EditableTypeError(
-            f"Edits are mined from one datasets.Dataset, not a {type(dataset).__name__}. Take a split."
-        )
     indices = choose(len(dataset), settings.num_edits, settings.seed)
     sources = _texts(dataset, "source_column", settings.source_column, indices)
     sampled = settings.targets == EditTargets.SAMPLED.value

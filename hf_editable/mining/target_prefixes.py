@@ -6,7 +6,7 @@ from datasets import Dataset, Features, Sequence, Value
 from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..checks import BEAMS, check_count
+from ..checks import BEAMS, check_count, checked
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..decoding.encoded_sources import batches_by_length, encode_sources
 from ..decoding.generation import LivePrefixes, can_be_bounded, frozen, resolve_max_new_tokens, until_end
@@ -16,6 +16,7 @@ from ..errors import EditableValueError
 COLUMN = "prefixes"
 
 
+@checked
 def mine_prefixes(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

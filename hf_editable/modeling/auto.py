@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 
+from ..checks import checked
 from ..configuration import EditConfig
 from ..errors import EditableTypeError
 from ..hub.transfer import pin_revision
@@ -24,6 +25,7 @@ class AutoEditableModelForSeq2SeqLM:
     """Loads any sequence-to-sequence checkpoint as an editable model."""
 
     @classmethod
+    @checked
     def from_pretrained(
         cls, name_or_path: str | os.PathLike, edit_config: EditConfig | None = None, **kwargs: Any
     ) -> EditableMixin:
@@ -60,6 +62,7 @@ class AutoEditableModelForSeq2SeqLM:
         return (model, *info) if info else model
 
     @classmethod
+    @checked
     def from_config(
         cls, config: PretrainedConfig, edit_config: EditConfig | None = None, **kwargs: Any
     ) -> EditableMixin:
@@ -68,6 +71,7 @@ class AutoEditableModelForSeq2SeqLM:
         return cls.from_model(AutoModelForSeq2SeqLM.from_config(config, **kwargs), edit_config)
 
     @classmethod
+    @checked
     def from_model(cls, model: PreTrainedModel, edit_config: EditConfig | None = None) -> EditableMixin:
         """
         Make a loaded model editable, in place: the same object, with the same tensors, under an editable class.

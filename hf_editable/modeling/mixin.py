@@ -12,6 +12,7 @@ from huggingface_hub import CommitInfo
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
+from ..checks import checked
 from ..configuration import EditConfig
 from ..data.references import References
 from ..editors.problems.translation_problem import JointEditProblem, TranslationEditProblem
@@ -93,11 +94,13 @@ class EditableMixin:
         return self._edit_config.replace(**self.editor.coefficients())
 
     @edit_config.setter
+    @checked
     def edit_config(self, config: EditConfig) -> None:
         find_decoder_layers(self)
         self._edit_config = config
         self.editor = make_editor(config, self).to(self.device)
 
+    @checked
     def load_editor_state(self, folder: str | os.PathLike) -> None:
         """
         Set the editor, its coefficients and its own tensors, to the one saved in a checkpoint folder, in place, so
@@ -165,6 +168,7 @@ class EditableMixin:
             num_edits=num_edits_in_batch,
         )
 
+    @checked
     def edit(
         self,
         input_ids: Tensor,
@@ -208,6 +212,7 @@ class EditableMixin:
         }
         return self.edit_jointly([edit], references, **overrides)
 
+    @checked
     def edit_jointly(
         self, edits: Sequence[Mapping[str, Tensor]], references: References | None = None, **overrides: Any
     ) -> EditResult:
@@ -299,6 +304,7 @@ class EditableMixin:
         generation = getattr(self.generation_config, "length_penalty", None)
         return 1.0 if generation is None else generation
 
+    @checked
     def edited(self, patch: EditPatch) -> AbstractContextManager["EditableMixin"]:
         """
         The edited model inside the block, the original after it, bit for bit, also after an exception. Patches that

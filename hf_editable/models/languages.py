@@ -2,6 +2,7 @@
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..checks import checked
 from ..errors import EditableTypeError, EditableValueError
 
 
@@ -50,6 +51,7 @@ def _wrong_language(text: str, place: str, token: int, setting: str, value: int)
     )
 
 
+@checked
 def set_languages(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source_lang: str, target_lang: str
 ) -> None:

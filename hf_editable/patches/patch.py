@@ -14,7 +14,7 @@ from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from ..checks import check_text
+from ..checks import check_text, checked
 from ..errors import EditableValueError
 from ..hub.cards import public_name, write_card
 from ..hub.patch_card import patch_card
@@ -116,6 +116,7 @@ class EditPatch:
         """Whether a plain checkpoint of transformers can hold a model with the patch."""
         return all(change.fits_plain_checkpoint for change in self.changes)
 
+    @checked
     def values(self, model: nn.Module) -> dict[str, Tensor]:
         """
         The values that the changed parameters have with the patch.
@@ -128,6 +129,7 @@ class EditPatch:
         """
         return changed_values(self.changes, parameters_of(model, self.changes))
 
+    @checked
     def apply(self, model: nn.Module) -> None:
         """
         Change a model; `revert` takes the change back.
@@ -145,6 +147,7 @@ class EditPatch:
             self.check_fit(model)
             put(model, self.changes, self)
 
+    @checked
     def check_fit(self, model: nn.Module) -> None:
         """
         Check that a model is the one that the patch was made for.
@@ -181,6 +184,7 @@ class EditPatch:
         same = isinstance(other, EditPatch) and other.base_fingerprint == self.base_fingerprint
         return same and same_changes(self.changes, other.changes)
 
+    @checked
     def revert(self, model: nn.Module) -> None:
         """
         Put back the tensors as they were before `apply`, every bit of them.
@@ -237,6 +241,7 @@ class EditPatch:
         text = f"{self.source!r} → {self.target!r}" if self.source is not None else "of an unnamed edit"
         return f"{text} (on base {self.base_fingerprint[:8]})"
 
+    @checked
     def save_pretrained(self, save_directory: str | os.PathLike) -> None:
         """
         Write the patch to a folder: `edit_model.safetensors`, `edit_config.json` and a card. A `README.md` that a
@@ -280,6 +285,7 @@ class EditPatch:
             write_patch(folder, self.changes, metadata)
 
     @classmethod
+    @checked
     def from_pretrained(
         cls, name_or_path: str | os.PathLike, *, model: nn.Module | None = None, **hub_kwargs: Any
     ) -> "EditPatch":
@@ -305,6 +311,7 @@ class EditPatch:
         changes, metadata = read_patch(folder, os.fspath(name_or_path), kinds, parameters)
         return cls(changes=changes, **metadata)
 
+    @checked
     def push_to_hub(self, repo_id: str, *, commit_message: str = "Upload edit patch", **kwargs: Any) -> CommitInfo:
         """
         Upload the patch to the Hub, creating the repository if needed. A card there that a person wrote is kept.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..checks import checked
 from ..errors import EditableValueError
 from ..measures.statistics import BOOTSTRAP_RESAMPLES
 from ..runs.files import read_saved, whole_folder, write_json
@@ -42,6 +43,7 @@ class JsonReport:
         """Read what `to_dict` wrote."""
         return cls(summary=values["summary"], rows=values["rows"])
 
+    @checked
     def save(self, output_dir: str | os.PathLike) -> None:
         """
         Write `report.json`, `report.md` and, where matplotlib is installed, a picture.
@@ -55,6 +57,7 @@ class JsonReport:
             self.plot([self], folder / self.picture)
 
     @classmethod
+    @checked
     def load(cls, output_dir: str | os.PathLike) -> "JsonReport":
         """
         Read what `save` wrote.

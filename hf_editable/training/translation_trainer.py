@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
+from ..checks import checked
 from ..models.families import decoder_inputs, freeze_computed_positions
 from ..models.private_names import check_private_names
 from ..numerics.scoring import PADDING, cross_entropy
@@ -40,6 +41,7 @@ class TranslationTrainer(HubTrainer):
         **kwargs: what [`~transformers.Seq2SeqTrainer`] takes. Datasets hold `input_ids` and `labels`.
     """
 
+    @checked
     def __init__(self, model: PreTrainedModel, args: TranslationTrainingArguments, **kwargs: Any):
         if kwargs.get("data_collator") is None and kwargs.get("processing_class") is not None:
             kwargs["data_collator"] = self._default_collator(kwargs["processing_class"], model)

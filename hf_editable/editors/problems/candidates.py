@@ -1,10 +1,12 @@
 """The translations of an edit, checked and put into one tensor."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from ...errors import EditableValueError
+from ...errors import EditableTypeError, EditableValueError
 from ...models.families import max_positions
 from ...numerics.scoring import PADDING
 
@@ -31,6 +33,47 @@ def check_edit(
         longest = max_positions(config, side)
         if longest is not None and length > longest:
             raise EditableValueError(f"The edit's {name} is {length} tokens long; the model takes {longest} at most.")
+
+
+def check_tokens(model: PreTrainedModel, edit: Mapping[str, Tensor | None]) -> None:
+    """
+    Refuse tensors that are no token ids of a model, which it would fail on somewhere inside.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]): the model.
+        edit (`dict[str, torch.Tensor]`): the tensors of an edit, by name; `None` are left out.
+
+    Raises:
+        EditableTypeError: if they are no whole numbers.
+        EditableValueError: if they are on another device, too large or below 0, or the mask has another shape.
+    """
+    given = {name: tensor for name, tensor in edit.items() if tensor is not None}
+    for name, tensor in given.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            raise EditableTypeError(
+                f"{name} is of {tensor.dtype}, and token ids are whole numbers. Give {name}.long()."
+            )
+        if tensor.device != model.device:
+            raise EditableValueError(
+                f"{name} is on the device {str(tensor.device)!r}, the model on {str(model.device)!r}. Give "
+                f"{name}.to({str(model.device)!r})."
+            )
+        layer = model.get_input_embeddings() if name == "input_ids" else model.get_output_embeddings()
+        if name == "attention_mask" or layer is None or not tensor.numel():
+            continue
+        count = len(layer.weight)
+        tokens = tensor[tensor != PADDING] if name != "input_ids" else tensor
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < count:
+            raise EditableValueError(
+                f"{name} has token ids from {int(tokens.min())} to {int(tokens.max())}; those of the model go from 0 "
+                f"to {count - 1}. Encode it by the model's own tokenizer."
+            )
+    mask = given.get("attention_mask")
+    if mask is not None and mask.shape != given["input_ids"].shape:
+        raise EditableValueError(
+            f"attention_mask of shape {tuple(mask.shape)}, input_ids of shape {tuple(given['input_ids'].shape)}: both "
+            "have (1, source_length)."
+        )
 
 
 def candidates(labels: Tensor, alternative_labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ...numerics.scoring import PADDING, token_log_probs
 from ...tail.decoder_tail import Tail
 from ...tail.prefix_tree import takes_prefix_trees
 from ...tail.trunk_states import PrefixStates, TrunkStates
-from .candidates import _with_prefixes, candidates, check_edit
+from .candidates import _with_prefixes, candidates, check_edit, check_tokens
 from .edit_term import EditTerm
 
 
@@ -76,6 +76,8 @@ class TranslationEditProblem:
         self.tail, self.model, self.references = tail, tail.model, references
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         self.edits = [{**given, "alternative_labels": alternative_labels, "prefix_labels": prefix_labels}]
+        if not create_graph:  # in training the collator has made them
+            check_tokens(tail.model, self.edits[0])
         self.parameters: dict[str, Tensor] = dict(tail.parameters)
         self.length_penalty = length_penalty
         self.create_graph = create_graph
