@@ -97,4 +97,3 @@ class _Handler:
 
 
 INTERRUPTS = Interrupts()
-INTERRUPTS.uninterrupted(Interrupts.hold)
