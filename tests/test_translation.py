@@ -42,7 +42,6 @@ def test_an_edit_mines_what_the_target_must_outrank(editor, tiny_tokenizer):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda editor: editor.translate(SOURCE), "list of sentences"),
         (lambda editor: editor.translate([SOURCE, "  "]), "source is empty"),
         (lambda editor: editor.edit("", TARGET), "source is empty"),
         (lambda editor: editor.edit(SOURCE, ""), "target is empty"),

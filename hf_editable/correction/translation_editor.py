@@ -177,6 +177,7 @@ class TranslationEditor:
             [`TranslationEditResult`]; its patch names `source` and `target`.
 
         Raises:
+            EditableTypeError: if an argument is of another type.
             EditableValueError:
                 if the source or the target is empty or too long, the target has words that the tokenizer does not
                 know or writes differently, or no alternative differs from the target.
