@@ -282,7 +282,7 @@ def test_folders_from_before_there_were_corrections_are_taken(tiny_model, tiny_t
         ({"source_column": "text"}, EditableValueError, r"no column 'text' but \['source'\]. Set source_column"),
         ({"targets": "references"}, EditableValueError, r"no column 'target' but \['source'\]. Set target_column"),
         ({"targets": "gold"}, EditableValueError, "targets='gold': choose one of 'sampled', 'references'"),
-        ({"dataset": datasets.DatasetDict()}, EditableTypeError, "not a DatasetDict"),
+        ({"dataset": datasets.DatasetDict()}, EditableTypeError, r"of type DatasetDict\. Give a Dataset"),
     ],
 )
 def test_bad_arguments_raise(tiny_model, tiny_tokenizer, sources, options, error, message):
