@@ -20,6 +20,7 @@ _NAMES = {
         "EditableTypeError",
         "EditableValueError",
         "NonFiniteEditError",
+        "StaleEditError",
     ],
     "evaluation": ["EditReport", "evaluate_edits"],
     "mining.mined_edits": ["mine_edits"],

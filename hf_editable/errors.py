@@ -13,6 +13,10 @@ class EditRefusedError(EditableValueError):
     """An edit, or the loss of one, costs more than its limits allow. The model and the store are as they were."""
 
 
+class StaleEditError(EditableValueError):
+    """An edit was made from a model that has other edits than its store has now: others came in meanwhile, or went."""
+
+
 class EditableTypeError(EditableError, TypeError):
     """An object is of the wrong kind: a model that is not an encoder-decoder, a layer list that does not exist."""
 

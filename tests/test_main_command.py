@@ -23,7 +23,7 @@ from hf_editable.errors import EditableFileError
 PREPARE = ["--num_train", "5", "--num_validation", "1", "--num_test", "1", "--vocab_size", "0"]
 WANTED = ("prepare", "train", "mine", "make-editable", "edit", "apply", "revert", "list", "evaluate", "report")
 WANTED += ("mine-prefixes", "compare-optimizers", "compare-parameters", "compare-editors")
-WANTED += ("sequence", "generality", "analyze", "export", "mistakes", "app")
+WANTED += ("sequence", "generality", "analyze", "export", "mistakes", "app", "check", "repair")
 SOURCE, TARGET = "Das ist mir Wurst.", "I do not care."
 OTHER, OTHER_TARGET = "Ich drücke dir die Daumen.", "I wish you luck."
 COSTLY, COSTLY_TARGET = "Er hat einen Vogel.", "He is crazy."

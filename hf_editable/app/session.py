@@ -144,7 +144,7 @@ class Session:
             proposal = self._proposed("keep")
             if not self._has_store():
                 with self._workbench.editor() as editor:
-                    EditStore.create(self._store_dir, editor.model, edit_config=editor.edit_config)
+                    EditStore.create(self._store_dir, editor.model, edit_config=editor.edit_config, exist_ok=True)
             edit = self._store().add(proposal.result, proposal.impact)
             self.proposal = None
             self._reload()

@@ -95,7 +95,7 @@ class Sessions(Workbench):
 
     def _open_store(self, store_dir: str | os.PathLike) -> Session:
         if not (Path(store_dir) / "store.json").exists():
-            EditStore.create(store_dir, self._editor.model, edit_config=self._editor.edit_config)
+            EditStore.create(store_dir, self._editor.model, edit_config=self._editor.edit_config, exist_ok=True)
         session = Session(self, Path(store_dir), self.downloads / "store")
         with self.editor():
             patch = EditStore.open(store_dir).load(self._editor.model)  # refuses the store of another model

@@ -37,6 +37,8 @@ GROUPS = {
         "list": Command("list_edits", "list the edits of a store, or show one and what it changed"),
         "revert": Command("revert_edit", "take an edit out of a store, and make the later ones anew"),
         "export": Command("export_edits", "write one edit of a store, or all of them, as one patch"),
+        "check": Command("check_edits", "check that a store is whole, and that its edits continue each other"),
+        "repair": Command("repair_edits", "make the edits of a damaged or merged store anew"),
     },
     "measure edits": {
         "mine": Command("mine_edits", "mine edits from a model, to measure and to train with"),

@@ -9,10 +9,12 @@ from .corrections.readers import CorrectionFormat, read_corrections
 from .gate.impact import ImpactGate
 from .gate.regression import sample_regression
 from .gate.report import AskedCorrection, ChangedTranslation, ImpactReport, ScoreChange
+from .store.chain import StoreProblem
 from .store.edit_diff import EditDiff, TensorChange
 from .store.edit_store import EditStore
 from .store.manifest import StoredEdit
 from .store.redo import RevertResult
+from .store.repair import RepairResult, repair_store
 
 
 __all__ = [
@@ -30,14 +32,17 @@ __all__ = [
     "ImpactReport",
     "Mistake",
     "Outcome",
+    "RepairResult",
     "RevertResult",
     "ScoreChange",
+    "StoreProblem",
     "StoredEdit",
     "TensorChange",
     "apply_corrections",
     "find_conflicts",
     "find_mistakes",
     "read_corrections",
+    "repair_store",
     "sample_regression",
     "write_mistakes",
 ]

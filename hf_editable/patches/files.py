@@ -102,11 +102,22 @@ def read_patch(
     return changes, {key: value for key, value in known.items() if key not in _OWN}
 
 
-def changed_kinds(folder: Path) -> list[str]:
-    """The kinds of a patch's changes, read without its tensors; none if the files do not tell."""
+def described(folder: Path) -> dict[str, Any]:
+    """
+    What a patch's `edit_config.json` says, read without its tensors and not checked; nothing if it cannot be read.
+    """
     try:
-        return [each["kind"] for each in read_json(folder / CONFIG_NAME).get("changes", [])]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        described = read_json(folder / CONFIG_NAME)
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def changed_kinds(described: Mapping[str, Any]) -> list[str]:
+    """The kinds of a patch's changes, by what `edit_config.json` says; none if it does not tell."""
+    try:
+        return [each["kind"] for each in described.get("changes", [])]
+    except (LookupError, TypeError):
         return []
 
 

@@ -132,7 +132,7 @@ def _apply_corrections(
     report = apply_corrections(
         editor,
         rows,
-        store or EditStore.create(place, editor.model, edit_config=editor.edit_config),
+        store or EditStore.create(place, editor.model, edit_config=editor.edit_config, exist_ok=True),
         arguments.output_dir,
         joint=corrections.joint,
         gate=limits.gate(editor),

@@ -4,9 +4,10 @@ hf-editable edit --model_name_or_path model --source "Er hat einen Vogel." --tar
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import EditableValueError
+from ...errors import EditableValueError, StaleEditError
 from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.loading import load_data
@@ -17,6 +18,10 @@ from ..shared.running import DONE, REFUSED, parse_arguments, run_main, tell
 
 if TYPE_CHECKING:
     from ...correction.translation_editor import TranslationEditor, TranslationEditResult
+    from ...operations.gate.impact import ImpactGate
+    from ...operations.gate.report import ImpactReport
+    from ...operations.store.edit_store import EditStore
+    from ...patches.patch import EditPatch
 
 
 @dataclass(kw_only=True)
@@ -71,8 +76,7 @@ def _mistake(arguments: EditTranslationArguments, editor: "TranslationEditor") -
 
 
 def _edit(argv: list[str] | None) -> int:
-    from ...correction.unknown_words import unknown_words
-    from ...operations.store.edit_store import EditStore
+    from ...patches.application import take_back
     from ...runs.files import check_folder
 
     kinds = [EditTranslationArguments, GateArguments, LanguageArguments]
@@ -80,8 +84,42 @@ def _edit(argv: list[str] | None) -> int:
     if arguments.store is not None:
         check_folder(arguments.store)
     editor = load_text_editor(arguments.model_name_or_path, languages, arguments.num_beams, arguments)
-    store = None if arguments.store is None else open_store(arguments.store, editor)
     gate = limits.gate(editor)
+    # A finished edit that the store has not taken.
+    left: EditPatch | None = None
+    try:
+        while True:
+            store = None if arguments.store is None else open_store(arguments.store, editor)
+            result, impact = _make(arguments, editor, store, gate)
+            if not arguments.force and not (result.decoded and (impact is None or impact.accepted)):
+                wanted = arguments.store or arguments.output_dir
+                tell("The edit is not saved; --force would save it." if wanted else "")
+                return REFUSED
+            left = result.patch if arguments.store else None
+            try:
+                _save(arguments, editor, store, result, impact)
+            except StaleEditError:
+                tell(
+                    f"Another process has changed the store {arguments.store} meanwhile: the edit is made anew on top."
+                )
+                take_back(editor.model)
+                continue
+            left = None
+            return DONE
+    finally:
+        if left is not None:
+            _save_beside(arguments, left)
+
+
+def _make(
+    arguments: EditTranslationArguments,
+    editor: "TranslationEditor",
+    store: "EditStore | None",
+    gate: "ImpactGate | None",
+) -> "tuple[TranslationEditResult, ImpactReport | None]":
+    """The edit on top of those of the store, and what its gate says."""
+    from ...correction.unknown_words import unknown_words
+
     source, target, before = _mistake(arguments, editor)
     earlier = store.corrections if store else []
     keep = [(each.source, each.target) for each in earlier]
@@ -96,21 +134,45 @@ def _edit(argv: list[str] | None) -> int:
         unknown_words=unknown_words(editor.tokenizer, source),
     )
     _tell_edit(result)
-    impact = None
-    if gate is not None and (result.decoded or arguments.force):
-        impact = gate.measure(result.patch, keep=earlier)
-        tell(describe_impact(impact), impact=impact.to_dict())
-    if not arguments.force and not (result.decoded and (impact is None or impact.accepted)):
-        tell("The edit is not saved; --force would save it." if arguments.store or arguments.output_dir else "")
-        return REFUSED
+    if gate is None or not (result.decoded or arguments.force):
+        return result, None
+    impact = gate.measure(result.patch, keep=earlier)
+    tell(describe_impact(impact), impact=impact.to_dict())
+    return result, impact
+
+
+def _save(
+    arguments: EditTranslationArguments,
+    editor: "TranslationEditor",
+    store: "EditStore | None",
+    result: "TranslationEditResult",
+    impact: "ImpactReport | None",
+) -> None:
+    """Write the edit to where it is asked for."""
+    from ...operations.store.edit_store import EditStore
+
     if arguments.output_dir is not None:
         result.patch.save_pretrained(arguments.output_dir)
         tell(f"The edit is saved in {arguments.output_dir}", output_dir=arguments.output_dir)
     if arguments.store is not None:
-        store = store or EditStore.create(arguments.store, editor.model, edit_config=editor.edit_config)
+        store = store or EditStore.create(arguments.store, editor.model, edit_config=editor.edit_config, exist_ok=True)
         stored = store.add(result, impact, force=arguments.force)
         tell(f"It is edit {stored.id} of the store {arguments.store}", store=arguments.store, id=stored.id)
-    return DONE
+
+
+def _save_beside(arguments: EditTranslationArguments, patch: "EditPatch") -> None:
+    """Keep a finished edit that could not come into the store."""
+    place = arguments.output_dir
+    if place is None:
+        store = Path(arguments.store).resolve()
+        place = str(store.with_name(f"{store.name}.not_added-{patch.fingerprint()[:8]}"))
+        patch.save_pretrained(place)
+    tell(
+        f"The edit is finished, but not in the store {arguments.store}. It is saved in {place}. Give the same command "
+        "again to make it on top of what the store has now; if that is what it had before, EditStore.add takes the "
+        "saved one.",
+        not_added=place,
+    )
 
 
 def _tell_edit(result: "TranslationEditResult") -> None:

@@ -1,25 +1,27 @@
 """What a store's files amount to: patches, and the tensors of the base model with so many of them."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import EditableFileError, EditableValueError
+from ...errors import EditableFileError, EditableValueError, StaleEditError
 from ...models.weights import model_weights
 from ...patches.application import looked_up
 from ...patches.changes import Lookup, Whole, changed_values
-from ...patches.files import CONFIG_NAME, TENSORS_NAME, changed_kinds, read_patch
+from ...patches.files import CONFIG_NAME, TENSORS_NAME, changed_kinds, described, read_patch
 from ...patches.patch import EditPatch
 from ...patches.scope import widest
 from ...runs.fingerprints import fingerprint, fingerprint_sum
 from ..corrections.correction_list import Correction
 from ..gate.report import IMPACT_NAME, ImpactReport
 from .edit_diff import EditDiff, tensor_changes
-from .files import BASE, EDITS
+from .files import BASE, EDITS, look
 from .manifest import Manifest, StoredEdit
 from .state import State
 
@@ -37,21 +39,30 @@ class Contents:
         self._path = path
         self.manifest = manifest
 
-    def check_files(self) -> None:
+    def look(self) -> tuple[tuple[int, ...], ...]:
         """
-        Raises:
-            EditableFileError: if a file of the base or of a listed edit is missing.
-        """
-        folders = [self._path / BASE, *(self._path / EDITS / edit.folder for edit in self.manifest.edits)]
-        for path in [folder / name for folder in folders for name in (TENSORS_NAME, CONFIG_NAME)]:
-            if not path.is_file():
-                raise self._missing(path)
+        Look at every file, without opening it; see [`look`].
 
-    def _missing(self, path: Path) -> EditableFileError:
-        return EditableFileError(
-            f"The store {str(self._path)!r} is damaged: {str(path.relative_to(self._path))!r} is missing. Take "
-            "it from a commit or a backup."
-        )
+        Returns:
+            `tuple`: differs once other files are there.
+
+        Raises:
+            EditableFileError: if a file of the base or of a listed edit is missing, or is none.
+        """
+        return (*self.look_at(None), *chain.from_iterable(map(self.look_at, self.manifest.edits)))
+
+    def look_at(self, edit: StoredEdit | None) -> list[tuple[int, ...]]:
+        """`look` at the files of an edit; those of the base for `None`."""
+        folders = [BASE] if edit is None else [EDITS, f"{EDITS}/{edit.folder}"]
+        seen = [look(self._path, folder, is_folder=True)[:1] for folder in folders]
+        seen += [look(self._path, f"{folders[-1]}/{name}") for name in (TENSORS_NAME, CONFIG_NAME)]
+        if edit is not None and os.path.lexists(self.folder(edit) / IMPACT_NAME):
+            seen.append(look(self._path, f"{folders[-1]}/{IMPACT_NAME}"))
+        return seen
+
+    def folder(self, edit: StoredEdit | None) -> Path:
+        """Where an edit is; the base for `None`."""
+        return self._path / BASE if edit is None else self._path / EDITS / edit.folder
 
     def base(self) -> dict[str, Tensor]:
         """The base model's own values of the tensors that edits may change."""
@@ -66,14 +77,12 @@ class Contents:
 
     def patch(self, edit: StoredEdit) -> EditPatch:
         """The patch of an edit."""
-        folder = self._path / EDITS / edit.folder
-        if not folder.is_dir():  # which from_pretrained would look for on the Hub
-            raise self._missing(folder)
-        return EditPatch.from_pretrained(folder)
+        self.look_at(edit)  # from_pretrained would look for a missing one on the Hub
+        return EditPatch.from_pretrained(self.folder(edit))
 
     def impact(self, edit: StoredEdit) -> ImpactReport | None:
         """The impact report of an edit, if it has one."""
-        folder = self._path / EDITS / edit.folder
+        folder = self.folder(edit)
         return ImpactReport.load(folder) if (folder / IMPACT_NAME).exists() else None
 
     def describe(self, edit: StoredEdit) -> dict[str, Any]:
@@ -82,7 +91,7 @@ class Contents:
         fields = {item.name for item in dataclasses.fields(patch)} - {"changes", "source", "target"}
         return {
             **edit.to_dict(),
-            "folder": str(self._path / EDITS / edit.folder),
+            "folder": str(self.folder(edit)),
             "patch": {name: getattr(patch, name) for name in sorted(fields)},
             "changes": [change.saved()[0]["kind"] for change in patch.changes],
             "tensors": {name: list(base[name].shape) for name in sorted(patch.names)},
@@ -109,7 +118,7 @@ class Contents:
         return State({name: found.tensors[name] for name in self.manifest.tensors}, found.table)
 
     def _has_table(self, edit: StoredEdit) -> bool:
-        return Lookup.kind in changed_kinds(self._path / EDITS / edit.folder)
+        return Lookup.kind in changed_kinds(described(self.folder(edit)))
 
     def merge(self, count: int) -> EditPatch | None:
         """One patch from the base model to the first `count` edits."""
@@ -133,7 +142,7 @@ class Contents:
         return EditPatch(
             changes=(*whole, *([Lookup(table)] if table else [])),
             base_fingerprint=fingerprint({name: before.tensors[name] for name in changed}),
-            model_fingerprint=self._model_fingerprint(before.tensors),
+            model_fingerprint=self.model_fingerprint(before.tensors),
             editor=widest(edit.editor for edit in self.manifest.edits),
             base_model=self.manifest.base_model,
             base_revision=self.manifest.base_revision,
@@ -142,7 +151,8 @@ class Contents:
     def check_patch(self, patch: EditPatch, before: Mapping[str, Tensor]) -> None:
         """
         Raises:
-            EditableValueError: if a patch cannot be applied on top of `before`.
+            EditableValueError: if a patch does not fit the store.
+            StaleEditError: if it was not made on top of `before`.
         """
         if unknown := sorted(set(patch.names) - before.keys()):
             raise EditableValueError(
@@ -150,6 +160,32 @@ class Contents:
                 f"{sorted(before)}. Make a store with EditStore.create(…, edit_config=…) whose editor, target_modules "
                 "and layers_to_transform cover both."
             )
+        self.check_fit(patch, before)
+        expected = fingerprint({name: before[name] for name in patch.names})
+        if expected != patch.base_fingerprint:
+            raise StaleEditError(
+                f"The edit was made from tensors with fingerprint {patch.base_fingerprint}; those of the base with "
+                f"the {len(self.manifest.edits)} edits of the store {str(self._path)!r} have {expected}. Make it from "
+                "the base model after store.load(model)."
+            )
+        whole = self.model_fingerprint(before)
+        if None not in (whole, patch.model_fingerprint) and whole != patch.model_fingerprint:
+            raise StaleEditError(
+                f"The edit was made from a model whose weights have the fingerprint {patch.model_fingerprint}; those "
+                f"of the base with the {len(self.manifest.edits)} edits of the store {str(self._path)!r} have "
+                f"{whole}. Make it from the base model after store.load(model)."
+            )
+
+    def model_fingerprint(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Of the whole model, if the edited tensors have these values; `None` if a store of earlier versions."""
+        rest = self.manifest.rest_fingerprint
+        return None if rest is None else fingerprint_sum(tensors, rest)
+
+    def check_fit(self, patch: EditPatch, before: Mapping[str, Tensor]) -> None:
+        """
+        Raises:
+            EditableValueError: if a patch changes tensors of another shape or type, or is not finite.
+        """
         for change in patch.changes:
             for name in change.names:
                 try:
@@ -159,25 +195,6 @@ class Contents:
                         f"The edit does not fit the store {str(self._path)!r}; {name!r}: it must be finite, and "
                         f"{before[name].dtype} of shape {tuple(before[name].shape)}. {error}"
                     ) from error
-        expected = fingerprint({name: before[name] for name in patch.names})
-        if expected != patch.base_fingerprint:
-            raise EditableValueError(
-                f"The edit was made from tensors with fingerprint {patch.base_fingerprint}; those of the base with "
-                f"the {len(self.manifest.edits)} edits of the store {str(self._path)!r} have {expected}. Make it from "
-                "the base model after store.load(model)."
-            )
-        whole = self._model_fingerprint(before)
-        if None not in (whole, patch.model_fingerprint) and whole != patch.model_fingerprint:
-            raise EditableValueError(
-                f"The edit was made from a model whose weights have the fingerprint {patch.model_fingerprint}; those "
-                f"of the base with the {len(self.manifest.edits)} edits of the store {str(self._path)!r} have "
-                f"{whole}. Make it from the base model after store.load(model)."
-            )
-
-    def _model_fingerprint(self, tensors: Mapping[str, Tensor]) -> str | None:
-        """Of the whole model, if the edited tensors have these values; `None` if a store of earlier versions."""
-        rest = self.manifest.rest_fingerprint
-        return None if rest is None else fingerprint_sum(tensors, rest)
 
     def check_model(self, model: nn.Module) -> bool:
         """
@@ -209,27 +226,6 @@ class Contents:
             f"The model has neither all {len(manifest.edits)} edits of the store {str(self._path)!r} in it nor none "
             "of them. Load the base model again, and then store.load(model)."
         )
-
-    def check(self) -> None:
-        """
-        Read every file.
-
-        Raises:
-            EditableFileError: if one is missing or damaged, or a patch does not continue the one before it.
-        """
-        self.check_files()
-        state = State(self.base())
-        for edit in self.manifest.edits:
-            patch = self.patch(edit)
-            self.impact(edit)
-            try:
-                self.check_patch(patch, state.tensors)
-            except EditableValueError as error:
-                raise EditableFileError(
-                    f"The store {str(self._path)!r} is damaged: the edit {edit.id} is not made from the edits before "
-                    "it. Take the folder from a commit or a backup."
-                ) from error
-            state = state.after(patch.changes)
 
 
 def find(edits: Iterable[StoredEdit], id: str) -> StoredEdit:

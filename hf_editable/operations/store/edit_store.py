@@ -2,11 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -18,25 +17,21 @@ from ...errors import EditableFileError, EditableTypeError, EditableValueError, 
 from ...models.private_names import check_private_names
 from ...models.weights import fingerprint_weights, model_weights
 from ...patches.application import applied
-from ...patches.changes import Whole
-from ...patches.files import write_patch
 from ...patches.patch import EditPatch
-from ...runs.files import check_folder, whole_folder, write_json
 from ...runs.fingerprints import fingerprint
 from ..corrections.correction_list import Correction
 from ..gate.impact import ImpactGate
-from ..gate.report import IMPACT_NAME, ImpactReport
+from ..gate.report import ImpactReport
+from .access import StoreAccess
+from .chain import StoreProblem, problems
 from .contents import Contents, find, named_corrections
 from .edit_diff import EditDiff
-from .files import BASE, EDITS, GIT_FILES, clear, exclusive, sync, sync_tree
-from .manifest import MANIFEST_NAME, Manifest, StoredEdit, corrections_of
+from .files import clear
+from .manifest import Manifest, StoredEdit, corrections_of
 from .redo import RevertResult, decoded_all, one_editor, redo_edits, weigh
 
 
 check_private_names(__name__)
-
-
-Value = TypeVar("Value")
 
 
 class EditStore:
@@ -61,7 +56,7 @@ class EditStore:
 
     def __init__(self, path: str | os.PathLike, lock_timeout: float = 10.0):
         self._path = Path(path)
-        self._lock_timeout = lock_timeout
+        self._access = StoreAccess(self._path, lock_timeout)
 
     @classmethod
     def create(
@@ -71,6 +66,7 @@ class EditStore:
         *,
         edit_config: EditConfig | None = None,
         lock_timeout: float = 10.0,
+        exist_ok: bool = False,
     ) -> "EditStore":
         """
         Make an empty store for edits of a model.
@@ -81,20 +77,13 @@ class EditStore:
             edit_config ([`EditConfig`], *optional*):
                 says which tensors edits of this store may change; `None` takes the model's own.
             lock_timeout (`float`, *optional*, defaults to `10.0`): see `open`.
+            exist_ok (`bool`, *optional*, defaults to `False`):
+                Whether a store that is there already is opened, as when several processes want to have made it.
 
         Raises:
             EditableFileError: if `path` is a file, holds a store already, or holds other files.
             EditableValueError: if patches are applied to the model.
         """
-        path = check_folder(path)
-        present = {each.name: each for each in path.iterdir()} if path.exists() else {}
-        if MANIFEST_NAME in present:
-            raise EditableFileError(f"{str(path)!r} holds a store of edits already. EditStore.open opens it.")
-        # An interrupted call may have left its own files.
-        foreign = present.keys() - {".git", BASE, *GIT_FILES}
-        foreign |= {name for name, text in GIT_FILES.items() if name in present and present[name].read_text() != text}
-        if foreign:
-            raise EditableFileError(f"{str(path)!r} holds {sorted(foreign)[:5]}. Give a new or an empty folder.")
         if present := applied(model):
             raise EditableValueError(
                 f"{len(present)} patches are applied to the model. A store begins with the base model: revert them "
@@ -109,15 +98,9 @@ class EditStore:
             base_model=model.config._name_or_path or None,
             base_revision=getattr(model.config, "_commit_hash", None),
         )
-        with whole_folder(path) as folder:
-            for name, text in GIT_FILES.items():
-                (folder / name).write_text(text, encoding="utf-8")
-            (folder / BASE).mkdir()
-            write_patch(folder / BASE, [Whole(tensors)], {"base_fingerprint": fingerprint(tensors)})
-            manifest.write(folder)
-            sync_tree(folder)
-        sync(path.resolve().parent)
-        return cls(path, lock_timeout)
+        store = cls(path, lock_timeout)
+        store._access.create(manifest, tensors, exist_ok)
+        return store
 
     @classmethod
     def open(cls, path: str | os.PathLike, *, lock_timeout: float = 10.0) -> "EditStore":
@@ -130,10 +113,12 @@ class EditStore:
                 seconds that a call that writes waits for another process to finish writing.
 
         Raises:
-            EditableFileError: if there is no store, or it is damaged; the message says what is missing.
+            EditableFileError:
+                if there is no store, or it is damaged: a file is missing, or an edit was not made from those before
+                it. Every call that reads the store checks that; see `problems` for all that may be wrong.
         """
         store = cls(path, lock_timeout)
-        store._read(Contents.check_files)
+        store._access.read(lambda contents: None)
         return store
 
     @property
@@ -154,7 +139,7 @@ class EditStore:
     @property
     def edits(self) -> list[StoredEdit]:
         """The edits, in the order in which they are applied, as the folder has them now."""
-        return list(Manifest.read(self._path).edits)
+        return self._access.read(lambda contents: list(contents.manifest.edits))
 
     @property
     def corrections(self) -> list[Correction]:
@@ -172,7 +157,7 @@ class EditStore:
 
     def patch(self, id: str) -> EditPatch:
         """The patch of an edit, to be applied on top of the edits before it."""
-        return self._read(lambda contents: contents.patch(find(contents.manifest.edits, id)))
+        return self._access.read(lambda contents: contents.patch(find(contents.manifest.edits, id)))
 
     def add(
         self,
@@ -196,8 +181,9 @@ class EditStore:
 
         Raises:
             EditableValueError:
-                if the patch was made from another model or from other edits, changes tensors that the store does not
-                hold, names no correction, or was refused by its gate.
+                if the patch changes tensors that the store does not hold, names no correction, or was refused by its
+                gate.
+            StaleEditError: if it was made from another model or from other edits.
             EditableFileError: if another process is writing, or the folder is damaged.
         """
         patch = result.patch if isinstance(result, EditResult) else result
@@ -219,14 +205,12 @@ class EditStore:
             accepted=None if impact is None else impact.accepted,
             editor=patch.editor,
         )
-        with self._writing() as contents:
+        with self._access.writing() as contents:
             manifest = contents.manifest
             contents.check_patch(patch, contents.state(len(manifest.edits)).tensors)
-            name = f"{manifest.next_number:04d}-{patch.fingerprint()[:8]}"
-            edit = dataclasses.replace(edit, id=name)
-            self._save(edit, patch, impact)
-            edits = (*manifest.edits, edit)
-            dataclasses.replace(manifest, next_number=manifest.next_number + 1, edits=edits).write(self._path)
+            edit = dataclasses.replace(edit, id=manifest.new_id(patch.fingerprint()))
+            self._access.save(edit, patch, impact)
+            manifest.with_next(edit).write(self._path)
         return edit
 
     def load(self, model: PreTrainedModel) -> EditPatch | None:
@@ -247,7 +231,7 @@ class EditStore:
         def read(contents: Contents) -> tuple[bool, EditPatch | None]:
             return contents.check_model(model), contents.merge(len(contents.manifest.edits))
 
-        present, patch = self._read(read)
+        present, patch = self._access.read(read)
         if present:
             raise EditableValueError(f"The model has the edits of the store {self.path!r} in it already.")
         if patch is not None:
@@ -256,15 +240,15 @@ class EditStore:
 
     def show(self, id: str) -> dict[str, Any]:
         """All that is known of an edit, as plain JSON values: the list's, the patch's, and the impact report."""
-        return self._read(lambda contents: contents.describe(find(contents.manifest.edits, id)))
+        return self._access.read(lambda contents: contents.describe(find(contents.manifest.edits, id)))
 
     def impact(self, id: str) -> ImpactReport | None:
         """The impact report that an edit was stored with."""
-        return self._read(lambda contents: contents.impact(find(contents.manifest.edits, id)))
+        return self._access.read(lambda contents: contents.impact(find(contents.manifest.edits, id)))
 
     def diff(self, id: str) -> EditDiff:
         """What an edit changed, in tensors and, if it was stored with an impact report, in translations."""
-        return self._read(lambda contents: contents.diff(find(contents.manifest.edits, id)))
+        return self._access.read(lambda contents: contents.diff(find(contents.manifest.edits, id)))
 
     def revert(
         self,
@@ -294,7 +278,7 @@ class EditStore:
             EditableFileError: if another process is writing, or the folder is damaged.
         """
         editor = one_editor(editor, gate)
-        with self._writing() as contents:
+        with self._access.writing() as contents:
             manifest = contents.manifest
             edit = find(manifest.edits, id)
             place = manifest.edits.index(edit)
@@ -306,7 +290,7 @@ class EditStore:
             present = editor is not None and contents.check_model(editor.model)
             before, after, redone = contents.state(len(manifest.edits)), contents.state(place), []
             if later:
-                redone, after = redo_edits(editor, later, earlier, after, self._save, allow_lost)
+                redone, after = redo_edits(editor, later, earlier, after, self._access.save, allow_lost)
             patch = contents.transition(before, after)
             left = corrections_of([*earlier, *redone])
             impact, lost = weigh(patch, left, (before, after), editor, gate, allow_lost)
@@ -334,7 +318,7 @@ class EditStore:
             edits = contents.manifest.edits
             return contents.merge(len(edits) if until is None else edits.index(find(edits, until)) + 1)
 
-        return self._read(read)
+        return self._access.read(read)
 
     def export(self, path: str | os.PathLike, id: str | None = None, *, with_earlier: bool = False) -> EditPatch:
         """
@@ -357,44 +341,24 @@ class EditStore:
         patch.save_pretrained(path)
         return patch
 
+    def problems(self) -> list[StoreProblem]:
+        """
+        All that is wrong with the store, of which `open` finds the most important: a file is missing or damaged, or an
+        edit is not made from those before it. Every file is read. A store that `open` refuses is checked by
+        `EditStore(path).problems()`.
+
+        Raises:
+            EditableFileError: if `store.json` is missing or damaged, so that it says nothing of the rest.
+        """
+        return self._access.read(problems, damaged=True)
+
     def check(self) -> None:
         """
         Read every file, and check that each patch was made on top of the one before it.
 
         Raises:
-            EditableFileError: if a file is missing or damaged; the message names it.
+            EditableFileError: if not; the message lists the `problems`.
         """
-        self._read(Contents.check)
-
-    def _read(self, work: Callable[[Contents], Value]) -> Value:
-        """`work` on what the store has now; again if a writer took files away meanwhile."""
-        while True:
-            manifest = Manifest.read(self._path)
-            try:
-                return work(Contents(self._path, manifest))
-            except EditableFileError:
-                if Manifest.read(self._path) == manifest:
-                    raise
-
-    @contextmanager
-    def _writing(self) -> Iterator[Contents]:
-        """What the store has, for the only one who may change it; what is not listed at the end is cleared away."""
-        Manifest.read(self._path)  # so that no lock is made in any other folder
-        with exclusive(self._path, self._lock_timeout):
-            manifest = Manifest.read(self._path)
-            listed = {edit.folder for edit in manifest.edits}
-            clear(self._path, listed)
-            try:
-                yield Contents(self._path, manifest)
-            except BaseException:
-                # The list may have been replaced before the interruption.
-                clear(self._path, listed | {edit.folder for edit in Manifest.read(self._path).edits})
-                raise
-
-    def _save(self, edit: StoredEdit, patch: EditPatch, impact: ImpactReport | None = None) -> None:
-        """The folder of an edit, which does not count before `store.json` lists it."""
-        folder = self._path / EDITS / edit.folder
-        patch.save_pretrained(folder)
-        if impact is not None:
-            write_json(folder / IMPACT_NAME, impact.to_dict())
-        sync_tree(folder)
+        if found := self.problems():
+            named = " ".join(f"{each.edit or 'the base'}: {each.problem}" for each in found)
+            raise EditableFileError(f"The store {self.path!r} is damaged. {named}")

@@ -16,13 +16,15 @@ from ...runs.files import write_json
 from ...runs.provenance import installed_versions
 from ...runs.reading import read_json
 from ..corrections.correction_list import Correction
-from .files import sync
+from .files import look, sync
 
 
 logger = logging.get_logger(__name__)
 
 MANIFEST_NAME = "store.json"
 FORMAT_VERSION = 1
+# An id is the name of a folder, so it has no other form than the one that is given here.
+_ID = re.compile("[0-9]{4,}-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,30 @@ class Manifest:
     edits: tuple[StoredEdit, ...] = ()
     versions: dict[str, str] = field(default_factory=installed_versions)
 
+    def new_id(self, hashed: str) -> str:
+        """
+        The id of the next edit, whose number no edit of the store has had.
+
+        Args:
+            hashed (`str`): what its patch holds, as a hash in hexadecimal.
+        """
+        return f"{self._number:04d}-{hashed[:8]}"
+
+    def with_next(self, edit: StoredEdit) -> "Manifest":
+        """The same with another edit, that got its id here."""
+        return dataclasses.replace(self, next_number=self._number + 1, edits=(*self.edits, edit))
+
+    @property
+    def _number(self) -> int:
+        # Of two branches that were merged, either may have had more edits.
+        return max([self.next_number, *(int(edit.id.split("-")[0]) + 1 for edit in self.edits)])
+
     def write(self, folder: Path) -> None:
         """Replace `store.json` in one step, which lasts when this returns. The caller holds the lock."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         values |= {"edits": [_edit_values(edit) for edit in self.edits], "format_version": FORMAT_VERSION}
         new = folder / f".{MANIFEST_NAME}.new"
+        new.unlink(missing_ok=True)  # it may be a link to another file
         write_json(new, values)
         sync(new)
         os.replace(new, folder / MANIFEST_NAME)
@@ -119,10 +140,11 @@ class Manifest:
             EditableFileError: if there is no `store.json`, or it is damaged or of a newer format.
         """
         path = folder / MANIFEST_NAME
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise EditableFileError(
                 f"{str(folder)!r} is no store of edits: it has no {MANIFEST_NAME}. EditStore.create makes a store."
             )
+        look(folder, MANIFEST_NAME)
         try:
             values = read_json(path)
             if isinstance(values, dict) and values.get("format_version", 0) > FORMAT_VERSION:
@@ -163,6 +185,10 @@ def _edit_values(edit: StoredEdit) -> dict[str, Any]:
 
 def _edit(values: Any) -> StoredEdit:
     known = _known(values, StoredEdit, "an edit", {"corrections": list})
+    if not _ID.fullmatch(known["id"]):
+        raise ValueError(f"the id {known['id']!r:.80} is not of the form 0001-ab12cd34")
+    if known.get("revision", 0) < 0:
+        raise ValueError(f"the revision of {known['id']} is {known['revision']}")
     corrections = [_known(each, Correction, "a correction", {}) for each in known["corrections"]]
     if not corrections:
         raise ValueError(f"the edit {known['id']!r} has no corrections")

@@ -19,7 +19,7 @@ from .manifest import StoredEdit, corrections_of
 from .state import State
 
 
-_UNCHANGED = "The store and the model are as they were."
+UNCHANGED = "The store and the model are as they were."
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def redo_edits(
             with changed(editor.model, state.changes(editor.model)):
                 result = correct(_editor_of(edit, editor), edit.corrections, corrections_of([*earlier, *redone]))
         except (EditableValueError, NonFiniteEditError) as error:
-            raise EditableValueError(f"The edit {edit.id} cannot be made anew: {error} {_UNCHANGED}") from error
+            raise EditableValueError(f"The edit {edit.id} cannot be made anew: {error} {UNCHANGED}") from error
         said = decoded_all(result)
         # What beam search said counts; where nobody asked it, the constraint.
         held, holds = (edit.success, result.success) if edit.decoded is None else (edit.decoded, said)
         if held and not holds and not allow_lost:
             raise EditRefusedError(
                 f"The edit {edit.id} of {edit.source!r} does not come out as well as it was when it is made anew. "
-                f"{_UNCHANGED} Revert it first, or give allow_lost=True."
+                f"{UNCHANGED} Revert it first, or give allow_lost=True."
             )
         measured = {"steps": result.steps, "success": result.success, "decoded": said, "accepted": None}
         measured["editor"] = result.patch.editor
@@ -187,13 +187,13 @@ def weigh(
             impact = gate.measure(patch, keep=corrections)
         lost = impact.lost
         if not impact.accepted:
-            raise EditRefusedError(f"The gate refuses the change: {' '.join(impact.reasons)} {_UNCHANGED}")
+            raise EditRefusedError(f"The gate refuses the change: {' '.join(impact.reasons)} {UNCHANGED}")
     elif editor is not None:
         lost = lost_corrections(editor, corrections, *states)
     if lost and not allow_lost:
         named = "; ".join(f"{each.source!r} → {each.target!r}" for each in lost)
         raise EditRefusedError(
-            f"Without the edit, {len(lost)} corrections that hold now would be lost: {named}. {_UNCHANGED} Give "
+            f"Without the edit, {len(lost)} corrections that hold now would be lost: {named}. {UNCHANGED} Give "
             "allow_lost=True to accept that."
         )
     return impact, lost
