@@ -252,7 +252,9 @@ def test_folders_that_cannot_be_a_store_are_refused(tmp_path, tiny_model, store,
 
 def test_what_an_interrupted_create_left_is_no_hindrance(tmp_path, tiny_model, store):
     shutil.copytree(store.path, tmp_path / "again")
-    (tmp_path / "again" / "store.json").unlink()
+    (tmp_path / "again" / "store.json").rename(tmp_path / "again" / ".store.json.new")
+    (tmp_path / "again" / ".gitattributes").write_text("*.safe")
+    (tmp_path / "again" / ".again-hf_editable_01234567").mkdir()
     assert EditStore.create(tmp_path / "again", tiny_model).edits == []
 
 
@@ -263,8 +265,11 @@ DAMAGES = {
     "newer": (lambda path: change(path, format_version=9), "has format 9, .*Upgrade hf_editable"),
     "wrong type": (lambda path: change(path, next_number="4"), "damaged: next_number of store.json is '4'"),
     "no field": (lambda path: change(path, base_fingerprint=None), "base_fingerprint of store.json is None"),
-    "no edits": (lambda path: change(path, edits=[3]), "an edit is 3, not an object"),
-    "no ids": (lambda path: change(path, edits=[{"added": "", "corrections": []}]), "an edit has no created"),
+    "no edits": (lambda path: change(path, edits=[3]), "one of edits of store.json is 3, not an object"),
+    "no ids": (
+        lambda path: change(path, edits=[{"added": "", "corrections": []}]),
+        "one of edits of store.json has no id",
+    ),
     "twice": (lambda path: change(path, edits=lambda edits: edits * 2), "are there twice"),
 }
 

@@ -117,6 +117,11 @@ def whole_folder(folder: str | os.PathLike, alone: bool = False) -> Iterator[Pat
         ) from error
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a folder of this name is one that results are on their way in."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def settle(folder: str | os.PathLike) -> None:
     """
     Bring a folder to where [`whole_folder`] left it, if the process that wrote it was killed while its files moved to

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import EditableValueError
+from ...runs.places import STORE_FILE
 from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.operating import (
-    STORE_FILE,
     GateArguments,
     describe_impact,
     load_text_editor,
@@ -127,7 +127,7 @@ def _apply_corrections(
     place = Path(corrections.store or Path(arguments.output_dir) / "store")
     check_folder(place)
     store = EditStore.open(place) if (place / STORE_FILE).exists() else None
-    model = store_model(arguments.model_name_or_path, store)
+    model = store_model(arguments.model_name_or_path, store, arguments.output_dir)
     editor = load_text_editor(model, languages, arguments.num_beams, corrections)
     report = apply_corrections(
         editor,
@@ -171,7 +171,9 @@ def _apply_patch(arguments: ApplyArguments, limits: GateArguments, languages: La
             raise EditableValueError(f"The store {arguments.edits!r} has no edits, so there is nothing to apply.")
     else:
         patch = EditPatch.from_pretrained(arguments.edits)
-    editor = load_text_editor(store_model(arguments.model_name_or_path, store), languages, arguments.num_beams)
+    editor = load_text_editor(
+        store_model(arguments.model_name_or_path, store, arguments.output_dir), languages, arguments.num_beams
+    )
     gate = limits.gate(editor)
     impact = gate and gate.measure(patch)
     if impact is not None:

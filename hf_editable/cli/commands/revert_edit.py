@@ -45,7 +45,7 @@ def _revert(argv: list[str] | None) -> None:
     is_last = store.get(arguments.id) == store.edits[-1]
     editor = gate = None
     if not is_last or arguments.output_dir is not None or limits.given():
-        place = store_model(arguments.model_name_or_path, store)
+        place = store_model(arguments.model_name_or_path, store, arguments.output_dir)
         editor = load_text_editor(place, languages, arguments.num_beams, maker)
         store.load(editor.model)
         gate = limits.gate(editor)

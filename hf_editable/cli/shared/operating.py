@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import EditableValueError
+from ...runs.places import STORE_FILE, check_apart
 from .editor_options import EditorArguments
 from .language_options import LanguageArguments
 from .loading import load_data, load_model, load_tokenizer
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ...operations.store.edit_store import EditStore
     from ...operations.store.manifest import StoredEdit
 
-STORE_FILE = "store.json"
 SHOWN_CHANGES = 10
 
 
@@ -132,27 +132,37 @@ def open_store(path: str, editor: "TranslationEditor") -> "EditStore | None":
     A store, with its edits applied to the editor's model; `None` if there is none yet.
 
     Raises:
-        EditableFileError: if the place is a file, or the store is damaged.
+        EditableFileError: if the place is a file or holds other files, or the store is damaged.
         EditableValueError: if the store is of another model.
     """
+    from ...operations.store.access import StoreAccess
     from ...operations.store.edit_store import EditStore
     from ...runs.files import check_folder
 
     if not (check_folder(path) / STORE_FILE).exists():
+        StoreAccess(Path(path), 0).check_new(exist_ok=True)
         return None
     store = EditStore.open(path)
     store.load(editor.model)
     return store
 
 
-def store_model(model: str | None, store: "EditStore | None") -> str:
+def store_model(model: str | None, store: "EditStore | None", output_dir: str | None = None) -> str:
     """
     Where the model to edit is: as the user says, or as the store knows.
 
+    Args:
+        model (`str`, *optional*): what the user says.
+        store ([`EditStore`], *optional*): the store.
+        output_dir (`str`, *optional*): where results go to.
+
     Raises:
         EditableValueError: if neither says it.
+        EditableFileError: if the results would damage it.
     """
     if place := model or (store and store.base_model):
+        if output_dir is not None:
+            check_apart(output_dir, [("model", place)])
         return place
     raise EditableValueError(
         "Only a store may know its model, and there is none that does. Give --model_name_or_path."

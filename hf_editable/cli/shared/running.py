@@ -15,12 +15,19 @@ from typing import Any, NoReturn
 
 from ...errors import EditableError, EditableValueError, EditRefusedError
 from ...runs.files import check_file, check_folder
+from ...runs.places import check_apart
 from .numbers_taken import check_numbers
 from .printing import FAILED, run_printing, visible
 
 
 DONE, USAGE, REFUSED, INTERRUPTED = 0, 2, 3, 130
 
+# Options that name what a command reads.
+INPUTS = (
+    *("model_name_or_path", "edits", "store", "archive", "dataset_name", "must_keep", "regression_data"),
+    *("data_dir", "edits_dir", "eval_edits_dir", "validation_edits_dir", "test_edits_dir", "evaluation_dir"),
+    *("results_dir", "regression_file", "reference_file", "train_files", "validation_files", "test_files"),
+)
 # Options of every command, but where the Trainer has one of that name.
 _SHARED = {
     "json": "Print one JSON object on stdout, and everything else on stderr.",
@@ -201,7 +208,7 @@ def parse_arguments(
 
     Raises:
         UsageError: if an option is unknown, or a value is out of range.
-        EditableFileError: if `output_dir` or `output_file` cannot be written.
+        EditableFileError: if `output_dir` or `output_file` cannot be written, or is what another option names.
     """
     from transformers import HfArgumentParser
 
@@ -227,8 +234,6 @@ def parse_arguments(
     describe_options(parser)
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-        for each in parsed[: len(kinds)]:
-            _check_places(each)
     except (ValueError, ArithmeticError) as error:
         raise UsageError(str(error)) from error
     if rest:
@@ -241,12 +246,22 @@ def parse_arguments(
     if more.get("json") and not run.json:
         run.json = True
         run.be_quiet()
+    _check_places(parsed)
     return tuple(parsed)
 
 
-def _check_places(arguments: Any) -> None:
-    """Try to write where the results go, before the long work."""
-    if (folder := getattr(arguments, "output_dir", None)) is not None:
+def _check_places(arguments: Sequence[Any]) -> None:
+    """Try to write where the results go, and keep them apart from what they are made from, before the long work."""
+    values = {name: value for each in arguments for name, value in vars(each).items()}
+    given = {name: values[name] for name in INPUTS if values.get(name)}
+    places = [
+        (name if name == "edits" else f"--{name}", place)
+        for name, value in given.items()
+        for place in (value if isinstance(value, list) else [value])
+    ]
+    if (folder := values.get("output_dir")) is not None:
         check_folder(folder)
-    if (file := getattr(arguments, "output_file", None)) is not None:
+        check_apart(folder, places, emptied=values.get("overwrite", False))
+    if (file := values.get("output_file")) is not None:
         check_file(file)
+        check_apart(file, places, is_file=True)

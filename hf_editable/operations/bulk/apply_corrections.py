@@ -16,6 +16,7 @@ from ...patches.application import applied
 from ...runs.files import check_folder, whole_folder
 from ...runs.fingerprints import fingerprint_model, fingerprint_rows
 from ...runs.journal import ROWS_NAME, Journal
+from ...runs.places import check_apart
 from ...runs.processes import process_state
 from ..corrections.correction_list import Correction
 from ..store.edit_store import EditStore
@@ -112,11 +113,12 @@ def apply_corrections(
         EditableValueError: if there is no correction, there are conflicts and `on_conflict` is `"error"`, the model
             is not the store's base or has patches, the store was changed since the run was interrupted, several
             processes call this, or `output_dir` holds the results of other arguments.
-        EditableFileError: if `output_dir` is a file, or files in it or the store are damaged.
+        EditableFileError: if `output_dir` is a file or in the store, or files in it or the store are damaged.
     """
     settings = given_settings(BulkSettings, settings, options)
     _check_start(editor, corrections)
     result = check_folder(output_dir) / RESULT_NAME
+    check_apart(result, [("store", store.path)])
     planned = plan_corrections(editor, corrections, settings.on_conflict)
     arguments = _arguments(editor, corrections, gate, settings)
     journal = _journal(result, arguments)

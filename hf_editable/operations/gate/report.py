@@ -10,6 +10,7 @@ from ...measures.columns import with_interval
 from ...measures.edit_measures import BLEU, CHRF
 from ...reporting.markup import escape, mark_words, table, to_html
 from ...runs.files import read_saved, whole_folder, write_json
+from ...runs.plain_values import from_plain
 from ..corrections.correction_list import Correction
 
 
@@ -145,14 +146,13 @@ class ImpactReport:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ImpactReport":
-        """Read what `to_dict` wrote."""
-        given = {name: value for name, value in values.items() if name not in _DERIVED}
-        for name in SCORES:
-            if given[name] is not None:
-                given[name] = ScoreChange(**{**given[name], "interval": tuple(given[name]["interval"])})
-        given["changed"] = [ChangedTranslation(**each) for each in given["changed"]]
-        given["asked"] = [AskedCorrection(**each) for each in given["asked"]]
-        return cls(**given)
+        """
+        Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: if a value is missing or of another type.
+        """
+        return from_plain(cls, {name: value for name, value in values.items() if name not in _DERIVED}, IMPACT_NAME)
 
     def markdown(self) -> str:
         """The scores, the changed translations side by side with the words that differ marked, the corrections."""

@@ -11,13 +11,13 @@ from ...errors import EditableFileError
 from ...patches.changes import Whole
 from ...patches.files import write_patch
 from ...patches.patch import EditPatch
-from ...runs.files import check_folder, write_json
+from ...runs.files import check_folder, is_temporary, write_json
 from ...runs.fingerprints import fingerprint
 from ..gate.report import IMPACT_NAME, ImpactReport
 from .chain import broken_links
 from .contents import Contents
 from .files import BASE, EDITS, GIT_FILES, LOCK_NAME, clear, exclusive, look, sync, sync_tree
-from .manifest import MANIFEST_NAME, Manifest, StoredEdit
+from .manifest import MANIFEST_NAME, NEW_MANIFEST, Manifest, StoredEdit
 
 
 Value = TypeVar("Value")
@@ -115,12 +115,12 @@ class StoreAccess:
             EditableFileError: if `path` is a file, holds a store already, or holds other files.
         """
         check_folder(self.path)
-        if self._exists(exist_ok):  # so that no lock is made in the folder of something else
+        if self.check_new(exist_ok):  # so that no lock is made in the folder of something else
             return
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive(self.path, self._lock_timeout):
             # Another process may have made it meanwhile.
-            if self._exists(exist_ok):
+            if self.check_new(exist_ok):
                 return
             for name, text in GIT_FILES.items():
                 (self.path / name).write_text(text, encoding="utf-8")
@@ -129,15 +129,27 @@ class StoreAccess:
             manifest.write(self.path)
             sync(self.path.resolve().parent)
 
-    def _exists(self, exist_ok: bool) -> bool:
-        """Whether there is a store, and may be; raises where anything else is there."""
+    def check_new(self, exist_ok: bool) -> bool:
+        """
+        Check that a store can be made.
+
+        Args:
+            exist_ok (`bool`): whether one may be there.
+
+        Returns:
+            `bool`: whether one is there.
+
+        Raises:
+            EditableFileError: if one is there and may not be, or anything else is.
+        """
         present = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
+        present = {name for name in present if not is_temporary(name)}
         if MANIFEST_NAME in present:
             if not exist_ok:
                 raise EditableFileError(f"{str(self.path)!r} holds a store of edits already. EditStore.open opens it.")
             return True
-        # An interrupted call may have left its own files, and the beginning of one.
-        foreign = present - {".git", BASE, LOCK_NAME, *GIT_FILES}
+        # Another process may be at it, or have been killed, so its own files may be there, and the beginning of one.
+        foreign = present - {".git", BASE, LOCK_NAME, NEW_MANIFEST, *GIT_FILES}
         for name in GIT_FILES.keys() & present:
             look(self.path, name)
             if not GIT_FILES[name].startswith((self.path / name).read_text(encoding="utf-8", errors="replace")):

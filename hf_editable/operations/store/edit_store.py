@@ -19,6 +19,7 @@ from ...models.weights import fingerprint_weights, model_weights
 from ...patches.application import applied
 from ...patches.patch import EditPatch
 from ...runs.fingerprints import fingerprint
+from ...runs.places import check_apart
 from ..corrections.correction_list import Correction
 from ..gate.impact import ImpactGate
 from ..gate.report import ImpactReport
@@ -333,8 +334,9 @@ class EditStore:
 
         Raises:
             EditableValueError: if there is no such edit, or none at all.
-            EditableFileError: if `path` is a file.
+            EditableFileError: if `path` is a file, or in the store.
         """
+        check_apart(path, [("store", self.path)])
         patch = self.merge(id) if id is None or with_earlier else self.patch(id)
         if patch is None:
             raise EditableValueError(f"The store {self.path!r} is empty, so there is nothing to export.")

@@ -48,8 +48,7 @@ def exclusive(folder: Path, timeout: float) -> Iterator[None]:
         try:
             file = stack.enter_context(open(folder / LOCK_NAME, "a+", encoding="utf-8", opener=_open_own))
         except OSError as error:
-            raise EditableFileError(f"The store {str(folder)!r} cannot be written: {error}.") from error
-        look(folder, LOCK_NAME)
+            raise EditableFileError(f"The store {str(folder)!r} cannot be written ({error}).") from error
         end = time.monotonic() + timeout
         while True:
             try:

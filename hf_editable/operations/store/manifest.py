@@ -3,25 +3,24 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
-
-from transformers.utils import logging
+from typing import Any
 
 from ...errors import EditableFileError
 from ...runs.files import write_json
+from ...runs.places import STORE_FILE
+from ...runs.plain_values import from_plain
 from ...runs.provenance import installed_versions
 from ...runs.reading import read_json
 from ..corrections.correction_list import Correction
 from .files import look, sync
 
 
-logger = logging.get_logger(__name__)
-
-MANIFEST_NAME = "store.json"
+MANIFEST_NAME = STORE_FILE
+# What takes its place, while it is written.
+NEW_MANIFEST = f".{MANIFEST_NAME}.new"
 FORMAT_VERSION = 1
 # An id is the name of a folder, so it has no other form than the one that is given here.
 _ID = re.compile("[0-9]{4,}-[0-9a-f]{8}")
@@ -124,7 +123,7 @@ class Manifest:
         """Replace `store.json` in one step, which lasts when this returns. The caller holds the lock."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         values |= {"edits": [_edit_values(edit) for edit in self.edits], "format_version": FORMAT_VERSION}
-        new = folder / f".{MANIFEST_NAME}.new"
+        new = folder / NEW_MANIFEST
         new.unlink(missing_ok=True)  # it may be a link to another file
         write_json(new, values)
         sync(new)
@@ -147,26 +146,39 @@ class Manifest:
         look(folder, MANIFEST_NAME)
         try:
             values = read_json(path)
-            if isinstance(values, dict) and values.get("format_version", 0) > FORMAT_VERSION:
+            # The fields that are not the manifest's, or have defaults that only new stores take.
+            if missing := [name for name in ("edits", "format_version") if name not in values]:
+                raise ValueError(f"{MANIFEST_NAME} has no {missing[0]}")
+            version = from_plain(int, values.pop("format_version"), f"format_version of {MANIFEST_NAME}")
+            if version > FORMAT_VERSION:
                 raise EditableFileError(
-                    f"{str(path)!r} has format {values['format_version']}, and this version of hf_editable knows up "
-                    f"to {FORMAT_VERSION}. Upgrade hf_editable."
+                    f"{str(path)!r} has format {version}, and this version of hf_editable knows up to "
+                    f"{FORMAT_VERSION}. Upgrade hf_editable."
                 )
-            known = _known(values, cls, MANIFEST_NAME, {"edits": list, "format_version": int})
-            edits = [_edit(each) for each in known.pop("edits")]
-            if repeated := {edit.id for edit in edits if sum(each.id == edit.id for each in edits) > 1}:
-                raise ValueError(f"the ids {sorted(repeated)} are there twice")
-            known.pop("format_version")
-            if not re.fullmatch("[0-9a-f]{32}", known.get("rest_fingerprint") or "0" * 32):
-                raise ValueError(f"rest_fingerprint is {known['rest_fingerprint']!r:.80}")
-            return cls(**known, edits=tuple(edits))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            manifest = from_plain(cls, values, MANIFEST_NAME)
+            manifest._check()
+            return manifest
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             if isinstance(error, EditableFileError):
                 raise
             raise EditableFileError(
                 f"{str(path)!r} is damaged: {error}. If git has merged it, resolve the conflict; else take it from "
                 "its last commit or a backup."
             ) from error
+
+    def _check(self) -> None:
+        """Raises `ValueError` where something cannot be."""
+        for edit in self.edits:
+            if not _ID.fullmatch(edit.id):
+                raise ValueError(f"the id {edit.id!r:.80} is not of the form 0001-ab12cd34")
+            if edit.revision < 0:
+                raise ValueError(f"the revision of {edit.id} is {edit.revision}")
+            if not edit.corrections:
+                raise ValueError(f"the edit {edit.id} has no corrections")
+        if repeated := {edit.id for edit in self.edits if sum(each.id == edit.id for each in self.edits) > 1}:
+            raise ValueError(f"the ids {sorted(repeated)} are there twice")
+        if not re.fullmatch("[0-9a-f]{32}", self.rest_fingerprint or "0" * 32):
+            raise ValueError(f"rest_fingerprint is {self.rest_fingerprint!r:.80}")
 
 
 def corrections_of(edits: Iterable[StoredEdit]) -> list[Correction]:
@@ -181,42 +193,3 @@ def _edit_values(edit: StoredEdit) -> dict[str, Any]:
         texts = {name: getattr(correction, name) for name in ("source", "target", "id", "note")}
         corrections.append({name: text for name, text in texts.items() if text is not None})
     return {**values, "corrections": corrections}
-
-
-def _edit(values: Any) -> StoredEdit:
-    known = _known(values, StoredEdit, "an edit", {"corrections": list})
-    if not _ID.fullmatch(known["id"]):
-        raise ValueError(f"the id {known['id']!r:.80} is not of the form 0001-ab12cd34")
-    if known.get("revision", 0) < 0:
-        raise ValueError(f"the revision of {known['id']} is {known['revision']}")
-    corrections = [_known(each, Correction, "a correction", {}) for each in known["corrections"]]
-    if not corrections:
-        raise ValueError(f"the edit {known['id']!r} has no corrections")
-    return StoredEdit(**{**known, "corrections": tuple(Correction(**each) for each in corrections)})
-
-
-def _known(values: Any, cls: type, name: str, others: Mapping[str, type]) -> dict[str, Any]:
-    """The values of a class's fields; raises `ValueError` where one is missing or of a wrong type."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{name} is {values!r:.80}, not an object")
-    kinds = {**get_type_hints(cls), **others}
-    required = {
-        item.name for item in dataclasses.fields(cls) if dataclasses.MISSING is item.default is item.default_factory
-    }
-    for key in sorted(kinds):
-        if key in values and not _fits(values[key], kinds[key]):
-            raise ValueError(f"{key} of {name} is {values[key]!r:.80}")
-        if key not in values and (key in required or key in others):
-            raise ValueError(f"{name} has no {key}")
-    if unknown := sorted(values.keys() - kinds.keys()):
-        logger.warning(f"{MANIFEST_NAME}: ignoring {', '.join(unknown)}, written by another version of hf_editable.")
-    return {key: value for key, value in values.items() if key in kinds}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if get_args(kinds[0]):  # dict[str, str] or list[str]
-        origin = kinds[0].__origin__
-        items = value.values() if origin is dict and isinstance(value, dict) else value
-        return isinstance(value, origin) and all(isinstance(item, str) for item in items)
-    return type(value) in kinds
