@@ -83,13 +83,13 @@ def test_the_first_edits_of_several_are_all_in_the_store(tmp_path, make_tiny_mod
 
 
 @pytest.fixture
-def command(tmp_path, make_tiny_model, monkeypatch):
+def command(tmp_path, make_tiny_model, tiny_tokenizer, monkeypatch):
     """`hf-editable edit` of a pair into a store, with an editor that costs nothing."""
     monkeypatch.chdir(tmp_path)
 
     def run(pair, finished=CommandEditor.finished):
         editor = CommandEditor(make_tiny_model())
-        editor.finished = finished
+        editor.finished, editor.tokenizer = finished, tiny_tokenizer
         monkeypatch.setattr(edit_translation, "load_text_editor", lambda *given: editor)
         arguments = ["--model_name_or_path", "model", "--store", "store", "--source", pair[0], "--target", pair[1]]
         return edit_translation.main([*arguments, "--json"])

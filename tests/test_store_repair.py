@@ -168,6 +168,18 @@ def test_what_is_spoiled_is_found_and_repaired(path, make_tiny_model, case):
     assert editor.translate([edit.source for edit in store.edits]) == [edit.target for edit in store.edits]
 
 
+def test_a_repair_writes_through_no_link(path, make_tiny_model):
+    outside = path.parent / "outside.safetensors"
+    (path / "base" / TENSORS_NAME).rename(outside)
+    (path / "base" / TENSORS_NAME).symlink_to(outside)
+    with outside.open("ab") as file:
+        file.write(b"mine")
+    content = outside.read_bytes()
+    repair_store(path, CheapEditor(make_tiny_model()))
+    assert outside.read_bytes() == content and not (path / "base" / TENSORS_NAME).is_symlink()
+    EditStore.open(path).check()
+
+
 def test_an_open_store_sees_what_is_done_to_it(path):
     store = EditStore.open(path)
     assert len(store.edits) == 4

@@ -1,5 +1,6 @@
 """How a store is read and written: what is read is checked, and one process writes at a time."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from ...errors import EditableFileError
 from ...patches.changes import Whole
 from ...patches.files import write_patch
 from ...patches.patch import EditPatch
-from ...runs.files import check_folder, is_temporary, write_json
+from ...runs.files import check_folder, is_temporary, whole_folder, write_json
 from ...runs.fingerprints import fingerprint
 from ..gate.report import IMPACT_NAME, ImpactReport
 from .chain import broken_links
@@ -97,9 +98,10 @@ class StoreAccess:
 
     def save_base(self, tensors: Mapping[str, Tensor]) -> None:
         """Write the base model's values of the tensors that edits may change."""
-        (self.path / BASE).mkdir(exist_ok=True)
-        look(self.path, BASE, is_folder=True)
-        write_patch(self.path / BASE, [Whole(dict(tensors))], {"base_fingerprint": fingerprint(tensors)})
+        if os.path.lexists(self.path / BASE):
+            look(self.path, BASE, is_folder=True)
+        with whole_folder(self.path / BASE) as folder:
+            write_patch(folder, [Whole(dict(tensors))], {"base_fingerprint": fingerprint(tensors)})
         sync_tree(self.path / BASE)
 
     def create(self, manifest: Manifest, tensors: Mapping[str, Tensor], exist_ok: bool) -> None:

@@ -66,6 +66,7 @@ class Contents:
 
     def base(self) -> dict[str, Tensor]:
         """The base model's own values of the tensors that edits may change."""
+        self.look_at(None)
         changes, _ = read_patch(self._path / BASE, str(self._path / BASE), {"base_fingerprint": str})
         tensors = changed_values(changes, {})
         if tensors.keys() != set(self.manifest.tensors):
