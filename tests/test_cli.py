@@ -36,6 +36,8 @@ NEEDED = {
     "compare-editors": MEASURED,
     "compare-optimizers": COMPARED,
     "compare-parameters": COMPARED,
+    "check": ["edits"],
+    "repair": ["edits"],
     "report": ["--results_dir", "results", "--output_dir", "out"],
     "prepare": ["--output_dir", "out"],
     "train": ["--data_dir", "data", "--output_dir", "out"],
