@@ -146,6 +146,8 @@ class Manifest:
         look(folder, MANIFEST_NAME)
         try:
             values = read_json(path)
+            if not isinstance(values, dict):
+                raise ValueError(f"{MANIFEST_NAME} is {values!r:.80}, not an object")
             # The fields that are not the manifest's, or have defaults that only new stores take.
             if missing := [name for name in ("edits", "format_version") if name not in values]:
                 raise ValueError(f"{MANIFEST_NAME} has no {missing[0]}")
@@ -158,7 +160,7 @@ class Manifest:
             manifest = from_plain(cls, values, MANIFEST_NAME)
             manifest._check()
             return manifest
-        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             if isinstance(error, EditableFileError):
                 raise
             raise EditableFileError(
