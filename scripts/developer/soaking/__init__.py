@@ -1,0 +1,1 @@
+"""Random operations on one store, and an independent account of what must hold after each of them."""
