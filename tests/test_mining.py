@@ -165,6 +165,7 @@ def test_useless_alternatives_go_and_are_counted(counted):
         "empty_targets": 0,
         "long_targets": 0,
         "unknown_targets": 0,
+        "forbidden_targets": 0,
         "correct_translations": 0,
         "without_alternatives": 0,
         "edits": 1,

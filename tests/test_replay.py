@@ -26,6 +26,7 @@ def editable(family="marian", **edit_options):
     torch.manual_seed(0)
     model = AutoEditableModelForSeq2SeqLM.from_config(config, EditConfig(**edit_options)).eval()
     model.generation_config.max_length = None
+    model.generation_config.encoder_no_repeat_ngram_size = None  # Blenderbot's, with which there is no record
     return model
 
 
@@ -39,7 +40,7 @@ def encoded(model, rows=9):
     input_ids[mask == 0] = 1
     with torch.no_grad():
         states = model.get_encoder()(input_ids=input_ids, attention_mask=mask, return_dict=True).last_hidden_state
-    return EncodedSources(list(range(rows)), states, mask)
+    return EncodedSources(list(range(rows)), states, mask, input_ids.tolist())
 
 
 def texts(output, pad=1):
@@ -109,6 +110,9 @@ SETTINGS = [
     {"min_new_tokens": 6},
     {"repetition_penalty": 1.5},
     {"suppress_tokens": [11, 12, 13]},
+    {"bad_words_ids": [[1]], "renormalize_logits": True},
+    {"sequence_bias": [[[8], 2.0], [[9, 10], -3.0]]},
+    {"exponential_decay_length_penalty": (2, 1.5)},
     {"eos_token_id": [2, 6, 9]},
     {"num_beams": 2},
     {"num_beams": 7},
@@ -144,6 +148,9 @@ def test_several_and_earlier_layers(layers):
 def test_what_cannot_be_recorded(monkeypatch):
     assert recorded(editable(layers_to_transform=0), encoded(editable())) is None
     assert recorded(editable(), encoded(editable()), num_beams=1) is None
+    looking = editable()
+    looking.generation_config.encoder_no_repeat_ngram_size = 3
+    assert recorded(looking, encoded(looking)) is None
     model = editable()
     sources = encoded(model)
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")

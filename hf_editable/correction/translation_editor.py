@@ -14,6 +14,7 @@ from ..configuration import EditConfig
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..data.references import References
 from ..decoding.generation import resolve_max_new_tokens
+from ..decoding.score_rules import SayableTargets
 from ..decoding.translate import best_translations
 from ..editors.result import EditResult
 from ..errors import EditableValueError
@@ -185,7 +186,7 @@ class TranslationEditor:
         given = None if alternatives is None else [alternatives]
         joint = self.edit_jointly([source], [target], given, max_rounds, max_steps, shrink, keep)
         values = {item.name: getattr(joint, item.name) for item in dataclasses.fields(EditResult)}
-        joint.patch.source, joint.patch.target = source, self.written(target)
+        joint.patch.source, joint.patch.target = source, self.written(target, source)
         decoded, translation = joint.decoded[0], joint.translations[0]
         return TranslationEditResult(
             **values, rounds=joint.rounds, decoded=decoded, translation=translation, lost=joint.lost
@@ -285,7 +286,7 @@ class TranslationEditor:
                 f"The correction of {without[0]!r} has no alternatives to outrank. Give some, or None for what the "
                 "model says."
             )
-        targets = [self.written(target) for target in targets]
+        targets = [self.written(target, source) for source, target in zip(sources, targets, strict=True)]
         self.warn_of_unknown(sources)
         if alternatives is None:
             count = self.edit_config.num_alternatives
@@ -309,16 +310,18 @@ class TranslationEditor:
             logger.warning(told)
 
     @checked
-    def written(self, target: str) -> str:
+    def written(self, target: str, source: str) -> str:
         """
         A target as the tokenizer writes it, which is how the model can say it.
 
         Args:
             target (`str`): a translation.
+            source (`str`): what it is a translation of, which some generation settings look at.
 
         Raises:
             EditableValueError:
-                if the tokenizer has no tokens for it, or writes it differently, but for spaces; it says how.
+                if the tokenizer has no tokens for it, or writes it differently, but for spaces; it says how. Or if
+                the model's generation settings forbid it.
         """
         if words := unknown_words(self.tokenizer, target, target=True):
             raise EditableValueError(
@@ -332,6 +335,7 @@ class TranslationEditor:
                 f"The model cannot say the target {target!r}: its tokenizer writes it {written!r}. Give it like that."
             )
         ids = self.collator.encode("target", [target])[0]
+        SayableTargets(self.model).check(ids, target, self.collator.encode("source", [source])[0])
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _tokens(self, source: str) -> tuple[int, ...]:

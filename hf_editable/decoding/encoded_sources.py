@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -13,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..errors import EditableValueError
 from ..models.families import cache_argument, encoder_output
 from ..models.private_names import check_private_names
 
@@ -29,11 +31,13 @@ class EncodedSources:
         indices (`list[int]`): which sources these are.
         states (`torch.Tensor` of shape `(batch, source_length, hidden)`): the encoder's output.
         attention_mask (`torch.LongTensor` of shape `(batch, source_length)`): 0 on padding.
+        input_ids (`list[list[int]]`, *optional*): their tokens, which some settings of `generate` look at.
     """
 
     indices: list[int]
     states: Tensor
     attention_mask: Tensor
+    input_ids: list[list[int]] | None = None
 
     def generate(self, model: PreTrainedModel, max_new_tokens: int, **options: Any) -> Tensor:
         """
@@ -45,7 +49,15 @@ class EncodedSources:
 
         Returns:
             `torch.LongTensor` of shape `(batch · num_return_sequences, length)`: token ids.
+
+        Raises:
+            EditableValueError: if the model's generation settings ask for what `generate` cannot do.
         """
+        if (scale := model.generation_config.guidance_scale) not in (None, 1):
+            raise EditableValueError(
+                f"guidance_scale={scale} in the model's generation settings: generate has no guidance for "
+                "encoder-decoder models. Set model.generation_config.guidance_scale to None."
+            )
         # generate expands the encoder output it is given in place, so it gets one of its own; and it warns of a
         # max_length in the model's settings beside max_new_tokens, unless that is taken away.
         encoded = encoder_output(self.states)
@@ -54,13 +66,19 @@ class EncodedSources:
             config = model.config.get_text_config(decoder=True)
             cache = _BeamCache(DynamicCache(config=config), DynamicCache(config=config))
             options[cache_argument(type(model))] = cache
+        if looks_at_sources(model) and self.input_ids is not None:
+            width, pad = self.states.shape[1], model.config.get_text_config(decoder=True).pad_token_id or 0
+            rows = [ids + [pad] * (width - len(ids)) for ids in self.input_ids]
+            options["input_ids"] = torch.tensor(rows, device=self.states.device)
         return model.generate(encoder_outputs=encoded, attention_mask=self.attention_mask, **limits, **options)
 
     def select(self, rows: list[int]) -> "EncodedSources":
         """Some of the sources, by their positions in the batch, padded to the longest of them."""
         mask = self.attention_mask[rows]
         needed = mask.any(0)
-        return EncodedSources([self.indices[row] for row in rows], self.states[rows][:, needed], mask[:, needed])
+        ids = None if self.input_ids is None else [self.input_ids[row] for row in rows]
+        indices = [self.indices[row] for row in rows]
+        return EncodedSources(indices, self.states[rows][:, needed], mask[:, needed], ids)
 
     def split(self, size: int) -> list["EncodedSources"]:
         """The sources in turn, in batches of `size` at most."""
@@ -75,7 +93,8 @@ class EncodedSources:
             pad_sequence([row for part in parts for row in getattr(part, name)], batch_first=True)
             for name in ("states", "attention_mask")
         )
-        return cls([index for part in parts for index in part.indices], states, masks)
+        ids = None if parts[0].input_ids is None else [row for part in parts for row in part.input_ids]
+        return cls([index for part in parts for index in part.indices], states, masks, ids)
 
 
 class _BeamCache(EncoderDecoderCache):
@@ -86,6 +105,12 @@ class _BeamCache(EncoderDecoderCache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.self_attention_cache.reorder_cache(beam_idx)
+
+
+def looks_at_sources(model: PreTrainedModel) -> bool:
+    """Whether `generate` looks at the tokens of sources, to forbid or to favour them in translations."""
+    settings = model.generation_config
+    return bool(settings.encoder_no_repeat_ngram_size) or settings.encoder_repetition_penalty not in (None, 1.0)
 
 
 def _takes_beam_cache(model: PreTrainedModel) -> bool:
@@ -101,7 +126,8 @@ def encode_sources(
     """Run the encoder on the sources `input_ids[i]` of `indices`, padded to the longest of them."""
     batch = tokenizer.pad({"input_ids": [input_ids[i] for i in indices]}, return_tensors="pt").to(model.device)
     encoded = model.get_encoder()(input_ids=batch.input_ids, attention_mask=batch.attention_mask, return_dict=True)
-    return EncodedSources(indices, encoded.last_hidden_state, batch.attention_mask)
+    ids = [list(input_ids[i]) for i in indices]
+    return EncodedSources(indices, encoded.last_hidden_state, batch.attention_mask, ids)
 
 
 def batches_by_length(lengths: dict[int, int], batch_size: int) -> list[list[int]]:

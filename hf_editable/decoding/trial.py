@@ -12,7 +12,7 @@ from ..errors import EditableError
 from ..models.families import BEAMS_APART
 from ..models.private_names import installed_releases, missing_names
 from ..tail.prefix_tree import takes_any_mask
-from .encoded_sources import EncodedSources
+from .encoded_sources import EncodedSources, looks_at_sources
 
 
 logger = logging.get_logger(__name__)
@@ -86,6 +86,8 @@ def known_reason(model: PreTrainedModel) -> str | None:
         return "rounding would decide too often where the precision of float32 products is not 'highest'"
     if model.config.model_type in BEAMS_APART:
         return BEAMS_APART[model.config.model_type]
+    if looks_at_sources(model):
+        return "its generation settings look at each source, and beams of sources that are done leave the others"
     if not takes_any_mask(model):
         return "its attention cannot be told for each token which others it sees"
     missing = missing_names(f"{__package__}.beams")

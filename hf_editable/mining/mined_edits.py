@@ -22,7 +22,9 @@ from ..checks import check_count, checked, given_settings
 from ..data.collator import longest_input
 from ..decoding.encoded_sources import batches_by_length
 from ..decoding.generation import resolve_max_new_tokens
+from ..decoding.score_rules import SayableTargets
 from ..errors import EditableFileError, EditableValueError
+from ..models.languages import without_start
 from ..runs.files import check_folder, whole_folder
 from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.journal import FinishedRows, check_arguments
@@ -50,6 +52,7 @@ class MiningCounts:
         empty_targets (`int`): left out: the target is empty.
         long_targets (`int`): left out: the target, read as text again, has more tokens than the model takes.
         unknown_targets (`int`): left out: the target, read as text again, has unknown tokens.
+        forbidden_targets (`int`): left out: the model's generation settings keep it from ever saying the target.
         correct_translations (`int`): left out: the most likely translation already is the reference.
         without_alternatives (`int`): left out: no alternative was left.
         edits (`int`): the sources that were not left out.
@@ -64,6 +67,7 @@ class MiningCounts:
     empty_targets: int = 0
     long_targets: int = 0
     unknown_targets: int = 0
+    forbidden_targets: int = 0
     correct_translations: int = 0
     without_alternatives: int = 0
     edits: int = 0
@@ -119,8 +123,7 @@ def mine_edits(
     if output_dir is not None and on_main(lambda: _is_finished(output_dir, arguments)):
         return load_from_disk(os.fspath(output_dir))
     rows = _mined_rows(model, tokenizer, sources, references, FinishedRows(output_dir, JOURNAL_NAME, arguments))
-    longest = longest_input(tokenizer, model, "decoder")
-    edits, counts = _select(tokenizer, longest, sources, rows, corrections=not sampled)
+    edits, counts = _select(model, tokenizer, sources, rows, corrections=not sampled)
     logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")
     if not edits:
         raise EditableValueError(f"None of the {len(sources)} sources gave an edit: {dataclasses.asdict(counts)}.")
@@ -214,14 +217,15 @@ def _mine(
 
 
 def _select(
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    longest: int | None,
     sources: dict[int, str],
     rows: dict[int, dict[str, Any]],
     corrections: bool,
 ) -> tuple[list[dict[str, Any]], MiningCounts]:
     """The usable edits among raw rows, and the counts of all that was left out."""
     counts = MiningCounts(sources=len(sources))
+    longest, sayable = longest_input(tokenizer, model, "decoder"), SayableTargets(model)
     edits = []
     for index, source in sources.items():
         row = rows[index]
@@ -248,6 +252,8 @@ def _select(
             counts.correct_translations += 1
         elif not alternatives:
             counts.without_alternatives += 1
+        elif sayable.why_not(without_start(model.config, ids), tokenizer(source).input_ids) is not None:
+            counts.forbidden_targets += 1
         else:
             counts.edits += 1
             counts.empty_alternatives += texts.count("")

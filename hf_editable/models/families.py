@@ -183,8 +183,9 @@ def beam_search_tokens(model: PreTrainedModel, labels: Tensor) -> tuple[Tensor, 
     What of translations beam search scores, and over how many tokens.
 
     It ends at the end token: the language code that mBART and PLBart have after it is no part of a translation. And
-    the first token that generation is forced to begin with (`forced_bos_token_id`: the language code of NLLB, M2M100
-    and mBART-50) costs nothing, but counts in the length.
+    the tokens that generation is forced to begin with (`forced_bos_token_id`: the language code of NLLB, M2M100 and
+    mBART-50) and to end with where a translation is as long as it may be (`forced_eos_token_id`) cost nothing, but
+    count in the length.
 
     Args:
         model ([`~transformers.PreTrainedModel`]): has the generation settings.
@@ -204,4 +205,9 @@ def beam_search_tokens(model: PreTrainedModel, labels: Tensor) -> tuple[Tensor, 
     lengths = (scored != PADDING).sum(-1)
     if settings is not None and settings.forced_bos_token_id is not None:
         scored[:, 0] = scored[:, 0].masked_fill(labels[:, 0] == settings.forced_bos_token_id, PADDING)
+    if settings is not None and settings.forced_eos_token_id is not None:
+        last = (settings.max_new_tokens or (settings.max_length or 0) - 1) - 1
+        if 0 <= last < labels.shape[1]:
+            forced = torch.isin(labels[:, last], torch.as_tensor(settings.forced_eos_token_id, device=labels.device))
+            scored[:, last] = scored[:, last].masked_fill(forced, PADDING)
     return scored, lengths

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...decoding.score_rules import ScoreRules
 from ...errors import NonFiniteEditError
 from ...models.families import beam_search_tokens, decoder_inputs, encoder_output
 from ...numerics.scoring import constraint_loss, sequence_scores
@@ -47,7 +48,11 @@ def _constraint(model: PreTrainedModel, edit: Mapping[str, Tensor | None], lengt
         return_dict=True,
     ).logits
     scored, lengths = beam_search_tokens(model, labels)
-    return constraint_loss(sequence_scores(logits, scored, length_penalty, lengths))
+    rules = ScoreRules(model, source)
+    if rules.is_plain:
+        return constraint_loss(sequence_scores(rules.logits(logits), scored, length_penalty, lengths))
+    log_probs = rules.token_log_probs(logits, labels, scored)
+    return constraint_loss(log_probs.sum(-1) / lengths.to(torch.float32) ** length_penalty)
 
 
 def check_finite(value: float, name: str) -> float:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...data.references import References
+from ...decoding.score_rules import ScoreRules
 from ...models.families import beam_search_tokens
 from ...numerics.bounds import LeadingScores, NormalizerBound
 from ...numerics.gradients import outside_inference, with_gradients
@@ -89,6 +90,8 @@ class TranslationEditProblem:
         if prefix_labels is not None:
             self._labels, compared = _with_prefixes(self._labels, prefix_labels)
         self._scored, lengths = beam_search_tokens(tail.model, self._labels)
+        self._rules = ScoreRules(tail.model, input_ids)
+        self._rules.check(self._labels[0], input_ids)
         # As many tokens of the target as a prefix has are compared with it, and all of them with whole translations.
         self._compared = (self._labels != PADDING)[:1].repeat(len(self._labels), 1)
         if prefix_labels is not None:
@@ -145,11 +148,11 @@ class TranslationEditProblem:
     def _leading_scores(self, parameters: dict[str, Tensor]) -> LeadingScores | None:
         """The scores that matter, where they can be had without all others."""
         projection = self.tail.projection
-        if projection is None or not isinstance(self._states, PrefixStates):
+        if projection is None or not isinstance(self._states, PrefixStates) or not self._rules.is_plain:
             return None
         hidden = self.tail.hidden(self._states, parameters)[0]
         rows = (self._states.tree.places, self._scored)
-        scores = LeadingScores(projection, hidden, *rows, self._terms, self._bound)
+        scores = LeadingScores(self._rules.projection(projection), hidden, *rows, self._terms, self._bound)
         self._bound = scores.bound
         return scores
 
@@ -166,7 +169,10 @@ class TranslationEditProblem:
         double_backward: bool = False,
     ) -> Tensor:
         """Log-probability of each token of the rows, whose states these are."""
-        logits = self.tail.logits(states, parameters, double_backward)
+        logits = self._rules.logits(self.tail.logits(states, parameters, double_backward))
+        if not self._rules.is_plain:
+            logits = logits[0][states.tree.places] if isinstance(states, PrefixStates) else logits
+            return self._rules.token_log_probs(logits, self._labels[rows], self._scored[rows])
         if isinstance(states, PrefixStates):
             return states.tree.token_log_probs(logits[0], self._scored[rows])
         return token_log_probs(logits, self._scored[rows])

@@ -114,6 +114,6 @@ def _chosen(conflict: Conflict, policy: ConflictPolicy) -> str | None:
 def _as_written(editor: "TranslationEditor", correction: Correction) -> Correction:
     """The correction with its target spaced as the model would; one that it cannot say is left, for the editor."""
     try:
-        return dataclasses.replace(correction, target=editor.written(correction.target))
+        return dataclasses.replace(correction, target=editor.written(correction.target, correction.source))
     except EditableValueError:
         return correction

@@ -185,7 +185,7 @@ class BulkRun:
         """Why a correction cannot be edited, which would stop the edit of all."""
         try:
             self._editor.collator.encode("source", [correction.source])
-            self._editor.written(correction.target)
+            self._editor.written(correction.target, correction.source)
         except EditableValueError as error:
             return str(error)
         return None

@@ -59,7 +59,7 @@ def find_mistakes(
     mistakes = []
     for source, reference, said in zip(sources, references, editor.translate(sources), strict=True):
         try:
-            target = editor.written(reference)
+            target = editor.written(reference, source)
         except EditableValueError:
             continue
         said = said.strip()
