@@ -2,6 +2,7 @@
 
 import re
 
+import datasets
 import families
 import pytest
 import torch
@@ -12,6 +13,9 @@ from hf_editable.decoding.encoded_sources import EncodedSources
 from hf_editable.decoding.score_rules import SayableTargets
 from hf_editable.decoding.translate import translate_texts
 from hf_editable.editors.problems.constraint import constraint_value
+from hf_editable.operations import EditStore
+from hf_editable.operations.bulk.apply_corrections import apply_corrections
+from hf_editable.operations.corrections.correction_list import Correction
 
 
 SOURCE = torch.tensor([[5, 9, 17, 9, 30, 2]])
@@ -133,9 +137,21 @@ def test_a_forbidden_correction_is_refused_before_the_work(tiny_model, tiny_toke
         editor.edit(tiny_pairs[0]["source"], "the dog sees the ball .")
 
 
-def test_mining_leaves_out_references_that_can_never_be_said(tiny_model, tiny_tokenizer, tiny_pairs):
-    import datasets
+@pytest.mark.parametrize("joint", [False, True])
+def test_in_a_list_only_a_forbidden_correction_fails(joint, tiny_model, tiny_tokenizer, tiny_pairs, tmp_path):
+    editor = TranslationEditor(tiny_model, tiny_tokenizer, num_beams=2, max_steps=1, num_alternatives=2)
+    tiny_model.generation_config.suppress_tokens = [tiny_tokenizer.convert_tokens_to_ids("dog")]
+    rows = [Correction(tiny_pairs[place]["source"], tiny_pairs[place]["target"]) for place in (0, 8)]
+    options = {"joint": joint, "save_model": False, "max_rounds": 1}
+    report = apply_corrections(
+        editor, rows, EditStore.create(tmp_path / "store", tiny_model), tmp_path / "out", **options
+    )
+    (forbidden, other) = report.rows
+    assert forbidden["outcome"] == "failed" and "suppress_tokens=[" in forbidden["reasons"][0]
+    assert "suppress_tokens" not in str(other["reasons"])
 
+
+def test_mining_leaves_out_references_that_can_never_be_said(tiny_model, tiny_tokenizer, tiny_pairs):
     word = tiny_tokenizer.convert_tokens_to_ids("dog")
     rows = datasets.Dataset.from_list(tiny_pairs)
     options = {"num_alternatives": 3, "targets": "references"}

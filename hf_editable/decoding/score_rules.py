@@ -154,7 +154,7 @@ class ScoreRules:
     """
 
     def __init__(self, model: PreTrainedModel, source: Tensor):
-        settings = model.generation_config
+        settings = model.generation_config or GenerationConfig()
         moving = _in_use(settings, _MOVING)
         forbidding = _in_use(settings, _FORBIDDING) or any(len(word) > 1 for word in settings.bad_words_ids or ())
         only_left_out = moving == ["renormalize_logits"] and not forbidding
@@ -165,7 +165,7 @@ class ScoreRules:
 
     def check(self, labels: Tensor, source: Tensor) -> None:
         """Refuse a target, of shape `(length,)`, that has no score. See [`SayableTargets`]."""
-        if self.left_out is not None or not self.is_plain:
+        if not self.is_plain or (self.left_out is not None and bool(torch.isin(labels, self.left_out).any())):
             ids = labels[labels != PADDING].tolist()
             SayableTargets(self._model).check(ids, f"with the tokens {ids}", source[0].tolist())
 
