@@ -173,7 +173,8 @@ def test_generate(family):
     with model.edited(result.patch):
         translations = generate(model)
         states = model.get_encoder()(input_ids=input_ids, attention_mask=mask, return_dict=True).last_hidden_state
-        assert torch.equal(EncodedSources([0, 1, 2], states, mask).generate(model, **options), translations)
+        sources = EncodedSources([0, 1, 2], states, mask, input_ids.tolist())
+        assert torch.equal(sources.generate(model, **options), translations)
     assert torch.equal(generate(twin), translations)
     assert torch.equal(generate(model), original)
     # What a random model says hardly changes by an edit of something else; its probabilities do.
