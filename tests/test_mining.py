@@ -12,7 +12,6 @@ from hf_editable.decoding.encoded_sources import EncodedSources
 from hf_editable.mining.mined_edits import INFO_NAME, JOURNAL_NAME
 from hf_editable.mining.miner import SeededSampling
 from hf_editable.runs.fingerprints import fingerprint_model
-from hf_editable.runs.journal import Journal
 
 
 OPTIONS = {"num_alternatives": 3, "batch_size": 4, "max_new_tokens": 6}
@@ -291,26 +290,17 @@ def test_bad_arguments_raise(tiny_model, tiny_tokenizer, sources, options, error
         mine_edits(tiny_model, tiny_tokenizer, **{"dataset": sources, **options})
 
 
-def test_journal_drops_a_torn_line_and_goes_on(tmp_path):
-    path = tmp_path / "folder" / "rows.jsonl"
-    Journal(path, {"seed": 0}).append([{"index": 0}, {"index": 1}])
-    path.write_bytes(path.read_bytes()[:-3])
-    torn = Journal(path, {"seed": 0})
-    torn.append([{"index": 2}])
-    assert torn.rows == [{"index": 0}] and Journal(path, {"seed": 0}).rows == [{"index": 0}, {"index": 2}]
-    path.write_bytes(path.read_bytes()[:5])  # not even the arguments were written whole
-    assert Journal(path, {"seed": 1}).rows == Journal(path, {"seed": 1}).rows == []
-
-
 def test_unusable_folders_raise(tiny_model, tiny_tokenizer, sources, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(EditableFileError, match="is a file"):
         mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path / "notes.txt")
     with pytest.raises(EditableFileError, match="holds other files"):
         mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=tmp_path)
-    (tmp_path / "rows.jsonl").write_text('{"arguments": {}}\nnot JSON\n{"index": 1}\n')
-    with pytest.raises(EditableFileError, match="rows.jsonl' is damaged"):
-        Journal(tmp_path / "rows.jsonl", {})
+    folder = tmp_path / "mined"
+    mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=folder, **OPTIONS)
+    (folder / INFO_NAME).write_text("{}")
+    with pytest.raises(EditableFileError, match="holds no whole mining_info.json"):
+        mine_edits(tiny_model, tiny_tokenizer, sources, output_dir=folder, **OPTIONS)
 
 
 def test_command(tiny_model, tiny_tokenizer, tiny_pairs, tmp_path, capsys):

@@ -18,7 +18,7 @@ from hf_editable.cli.commands import evaluate_edits, train_baseline, train_edita
 from hf_editable.cli.commands import mine_edits as mine_command
 from hf_editable.cli.commands.prepare_data import INFO_FILE
 from hf_editable.mining.mined_edits import JOURNAL_NAME
-from hf_editable.runs.journal import Journal
+from hf_editable.runs.journal import CHECKSUM, Journal
 from hf_editable.runs.processes import process_state, share_out
 
 
@@ -155,7 +155,7 @@ def history(folder):
 
 
 def untimed(rows):
-    return [{name: value for name, value in row.items() if name != "milliseconds"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in ("milliseconds", CHECKSUM)} for row in rows]
 
 
 def test_jobs_are_dealt_out_and_come_back_in_order(folder):

@@ -68,12 +68,13 @@ def analyze_edits(
     if len(pairs) < 11:
         raise EditableValueError(f"{len(pairs)} test sentences have no deciles by similarity; give 11 or more.")
     arguments = {**study.arguments(list(chosen.items())), "test_set": fingerprint_rows(pairs)}
-    finished = FinishedRows(output_dir, ROWS_NAME, arguments)
-    rows = finished.by_index
-    measurement = _Measurement(study, pairs)
-    for row in measurement.measure({index: edit for index, edit in chosen.items() if index not in rows}, len(chosen)):
-        finished.add([row])
-    return saved(measurement.analyze([rows[index] for index in chosen]), output_dir)
+    with FinishedRows(output_dir, ROWS_NAME, arguments) as finished:
+        rows = finished.by_index
+        measurement = _Measurement(study, pairs)
+        left = {index: edit for index, edit in chosen.items() if index not in rows}
+        for row in measurement.measure(left, len(chosen)):
+            finished.add([row])
+        return saved(measurement.analyze([rows[index] for index in chosen]), output_dir)
 
 
 class _Measurement:
@@ -129,7 +130,7 @@ class _Measurement:
             "num_edits": len(rows),
             "num_test": len(self._pairs),
             "kl": float(means.mean()),
-            "kl_interval": list(bootstrap_interval(means, self._study.settings.seed)),
+            "kl_interval": bootstrap_interval(means, self._study.settings.seed),
             "kl_itself": statistics.fmean(itself) if itself else None,
             "edits_in_test_set": len(itself),
             **SUCCESS.summary(rows),
@@ -164,7 +165,7 @@ class _Measurement:
             correlations.append(rank_correlation(row[known], values[known]))
         return {
             "rank_correlation": statistics.fmean(correlations),
-            "rank_correlation_interval": list(bootstrap_interval(correlations, self._study.settings.seed)),
+            "rank_correlation_interval": bootstrap_interval(correlations, self._study.settings.seed),
             "kl_by_decile": means_by_decile(similarity, divergences),
         }
 

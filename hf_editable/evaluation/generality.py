@@ -80,17 +80,17 @@ def measure_generality(
     texts = [row["source"] for row in choose_rows("corpus", corpus, ("source",), None, 0).values()]
     made = {"kinds": [kind for kind in KINDS if kind in kinds], "number_words": list(number_words)}
     arguments = {**study.arguments(list(chosen.items())), **study.decoding, **made, "corpus": fingerprint_rows(texts)}
-    finished = FinishedRows(output_dir, ROWS_NAME, arguments)
-    rows = finished.by_index
-    if len(rows) == len(chosen) and (report := GeneralityReport.load_finished(output_dir)):
-        return report
-    reach = _Reach(study, texts, **made)
-    jobs = [item for item in chosen.items() if item[0] not in rows]
-    for row in measured(reach.measure, jobs, len(chosen), f"Editing {study.settings.name}"):
-        finished.add([row])
-    ordered = [rows[index] for index in chosen]
-    summary = {**study.summary(), **_measures(ordered, made["kinds"], study.settings.seed)}
-    return saved(GeneralityReport(summary, ordered), output_dir)
+    with FinishedRows(output_dir, ROWS_NAME, arguments) as finished:
+        rows = finished.by_index
+        if len(rows) == len(chosen) and (report := GeneralityReport.load_finished(output_dir)):
+            return report
+        reach = _Reach(study, texts, **made)
+        jobs = [item for item in chosen.items() if item[0] not in rows]
+        for row in measured(reach.measure, jobs, len(chosen), f"Editing {study.settings.name}"):
+            finished.add([row])
+        ordered = [rows[index] for index in chosen]
+        summary = {**study.summary(), **_measures(ordered, made["kinds"], study.settings.seed)}
+        return saved(GeneralityReport(summary, ordered), output_dir)
 
 
 class _Reach:
@@ -172,7 +172,7 @@ def _measures(rows: list[dict[str, Any]], kinds: list[str], seed: int) -> dict[s
             "chrf_before": statistics.fmean(variant["chrf_before"] for variant in variants),
             "chrf": statistics.fmean(variant["chrf"] for variant in variants),
             "gain": statistics.fmean(gains),
-            "gain_interval": list(bootstrap_interval(gains, seed)),
+            "gain_interval": bootstrap_interval(gains, seed),
         }
     return {
         "kinds": by_kind,

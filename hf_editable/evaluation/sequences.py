@@ -89,11 +89,11 @@ def edit_sequence(
         "counts": _counts(counts, len(ordered)),
     }
     output_dir = study.settings.output_dir
-    journal = None if output_dir is None else Journal(check_folder(output_dir) / ROWS_NAME, arguments)
-    points = {row["count"]: row for row in (journal.rows if journal is not None else []) if "count" in row}
-    if points.keys() >= {0, *arguments["counts"]} and (finished := SequenceReport.load_finished(output_dir)):
-        return finished
-    return saved(_Sequence(study, pairs).report(ordered, arguments["counts"], points, journal), output_dir)
+    with Journal(None if output_dir is None else check_folder(output_dir) / ROWS_NAME, arguments) as journal:
+        points = {row["count"]: row for row in journal.rows}
+        if points.keys() >= {0, *arguments["counts"]} and (finished := SequenceReport.load_finished(output_dir)):
+            return finished
+        return saved(_Sequence(study, pairs).report(ordered, arguments["counts"], points, journal), output_dir)
 
 
 def _in_random_order(edits: dict[int, dict[str, Any]], seed: int) -> list[_Indexed]:
@@ -120,7 +120,7 @@ class _Sequence:
         self._before = study.before(pairs, study.translate([pair["source"] for pair in pairs]))
 
     def report(
-        self, edits: list[_Indexed], counts: Sequence[int], points: dict[int, dict[str, Any]], journal: Journal | None
+        self, edits: list[_Indexed], counts: Sequence[int], points: dict[int, dict[str, Any]], journal: Journal
     ) -> SequenceReport:
         """Make all edits, and take the measures after `counts` of them that are not in `points` yet."""
         rows = []
@@ -130,8 +130,7 @@ class _Sequence:
                     rows.append(row)
                     continue
                 points[row["count"]] = row
-                if journal is not None:
-                    journal.append([row])
+                journal.append([row])
         return SequenceReport(self._summary([points[count] for count in sorted(points)], rows), rows)
 
     def _run(

@@ -82,14 +82,14 @@ def evaluate_edits(
     pairs = study.choose_pairs(test_set)
     arguments = {**study.arguments(list(chosen.items())), **study.decoding, **study.scoring, **measure_arguments()}
     output_dir = study.settings.output_dir
-    finished = FinishedRows(output_dir, ROWS_NAME, {**arguments, "test_set": fingerprint_rows(pairs)})
-    rows = finished.by_index
-    if len(rows) == len(chosen) and (report := EditReport.load_finished(output_dir)):
-        return report
-    evaluation = _Evaluation(study, pairs, *memory)
-    for row in evaluation.measure({index: edit for index, edit in chosen.items() if index not in rows}, len(chosen)):
-        finished.add([row])
-    return saved(evaluation.report([rows[index] for index in chosen]), output_dir)
+    with FinishedRows(output_dir, ROWS_NAME, {**arguments, "test_set": fingerprint_rows(pairs)}) as finished:
+        rows = finished.by_index
+        if len(rows) == len(chosen) and (report := EditReport.load_finished(output_dir)):
+            return report
+        evaluation = _Evaluation(study, pairs, *memory)
+        for row in evaluation.measure({n: edit for n, edit in chosen.items() if n not in rows}, len(chosen)):
+            finished.add([row])
+        return saved(evaluation.report([rows[index] for index in chosen]), output_dir)
 
 
 class _Evaluation:

@@ -5,7 +5,8 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,10 +140,11 @@ def tune_editor(
     overrides = {name: value for name, value in options.items() if name not in names}
     editor = model.editor_with(**overrides)
     check_references(editor, references)
-    trials = _trials(model, tokenizer, (edits, sentences), settings, references, overrides)
-    return _Search(trials, settings.target_success, editor).run(settings.refinements)
+    with _trials(model, tokenizer, (edits, sentences), settings, references, overrides) as trials:
+        return _Search(trials, settings.target_success, editor).run(settings.refinements)
 
 
+@contextmanager
 def _trials(
     model: EditableMixin,
     tokenizer: PreTrainedTokenizerBase,
@@ -150,7 +152,7 @@ def _trials(
     settings: TuningSettings,
     references: References | None,
     overrides: Mapping[str, Any],
-) -> "_Trials":
+) -> Iterator["_Trials"]:
     """What tries settings on the edits and sentences of the data that are chosen; a journal keeps what is finished."""
     chosen, pairs = (
         list(choose_rows(name, dataset, columns, wanted, settings.seed).values())
@@ -168,8 +170,8 @@ def _trials(
         **({} if references is None else {"references": references.fingerprint()}),
     }
     folder = settings.output_dir
-    journal = None if folder is None else Journal(check_folder(folder) / TUNING_NAME, arguments)
-    return _Trials(model, tokenizer, config, chosen, (pairs, settings.batch_size), journal, references)
+    with Journal(None if folder is None else check_folder(folder) / TUNING_NAME, arguments) as journal:
+        yield _Trials(model, tokenizer, config, chosen, (pairs, settings.batch_size), journal, references)
 
 
 class _Trials:
@@ -182,7 +184,7 @@ class _Trials:
         config: EditConfig,
         edits: Sequence[dict[str, Any]],
         sentences: tuple[Sequence[dict[str, str]], int],
-        journal: Journal | None,
+        journal: Journal,
         references: References | None = None,
     ):
         self.config = config
@@ -191,7 +193,7 @@ class _Trials:
         collator = DataCollatorForEditableSeq2Seq(tokenizer, model)
         self._collator, self._pairs, self._references = collator, sentences, references
         self._edits = [collator.edit_inputs(edit, model.device) for edit in edits]
-        self._finished = [TriedSetting(**row) for row in journal.rows] if journal is not None else []
+        self._finished = [TriedSetting(**row) for row in journal.rows]
         self._tail = Tail(model, config)
         with frozen(model):
             self._sentences = EncodedTestSet(model, self._tail, collator, *sentences)
@@ -220,8 +222,7 @@ class _Trials:
             milliseconds_median=statistics.median(row["milliseconds"] for row in whole) if whole else None,
         )
         self._finished.append(setting)
-        if self._journal is not None:
-            self._journal.append([dataclasses.asdict(setting)])
+        self._journal.append([dataclasses.asdict(setting)])
         logger.info(f"{kind}, {coefficients}: {setting.success_rate:.1%} succeed, KL {setting.kl}")
         return setting
 

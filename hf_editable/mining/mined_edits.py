@@ -25,7 +25,7 @@ from ..decoding.generation import resolve_max_new_tokens
 from ..decoding.score_rules import SayableTargets
 from ..errors import EditableFileError, EditableValueError
 from ..models.languages import without_start
-from ..runs.files import check_folder, whole_folder
+from ..runs.files import check_folder, read_saved, whole_folder
 from ..runs.fingerprints import fingerprint_model, fingerprint_rows
 from ..runs.journal import FinishedRows, check_arguments
 from ..runs.processes import is_main_process, on_main, share_out
@@ -122,15 +122,15 @@ def mine_edits(
     output_dir = settings.output_dir
     if output_dir is not None and on_main(lambda: _is_finished(output_dir, arguments)):
         return load_from_disk(os.fspath(output_dir))
-    rows = _mined_rows(model, tokenizer, sources, references, FinishedRows(output_dir, JOURNAL_NAME, arguments))
-    edits, counts = _select(model, tokenizer, sources, rows, corrections=not sampled)
-    logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")
-    if not edits:
-        raise EditableValueError(f"None of the {len(sources)} sources gave an edit: {dataclasses.asdict(counts)}.")
-    result = Dataset.from_list(edits, features=_FEATURES)
-    if output_dir is not None:
-        info = {"arguments": arguments, "counts": dataclasses.asdict(counts)}
-        on_main(lambda: _save(result, output_dir, info))
+    with FinishedRows(output_dir, JOURNAL_NAME, arguments) as finished:
+        rows = _mined_rows(model, tokenizer, sources, references, finished)
+        edits, counts = _select(model, tokenizer, sources, rows, corrections=not sampled)
+        logger.info(f"Mined {counts.edits} edits: {dataclasses.asdict(counts)}")
+        if not edits:
+            raise EditableValueError(f"None of the {len(sources)} sources gave an edit: {dataclasses.asdict(counts)}.")
+        result = Dataset.from_list(edits, features=_FEATURES)
+        if output_dir is not None:
+            on_main(lambda: _save(result, output_dir, {"arguments": arguments, "counts": dataclasses.asdict(counts)}))
     return result
 
 
@@ -182,8 +182,9 @@ def _mined_rows(
     with logging.tqdm(total=len(sources), desc="Mining edits", unit="source", disable=hidden) as progress:
         progress.update(len(rows))
         for mined in _mine(model, tokenizer, sources, references, rows.keys(), finished.arguments):
-            progress.update(len({row["index"] for row in mined} - rows.keys()))
-            finished.add(mined)
+            new = [row for row in mined if row["index"] not in rows]
+            finished.add(new)
+            progress.update(len(new))
     return rows
 
 
@@ -268,7 +269,8 @@ def _is_finished(output_dir: str | os.PathLike, arguments: dict[str, Any]) -> bo
     folder = check_folder(output_dir)
     info, journal = folder / INFO_NAME, folder / JOURNAL_NAME
     if info.is_file():
-        check_arguments(output_dir, json.loads(info.read_text())["arguments"], arguments)
+        earlier = read_saved(output_dir, INFO_NAME, lambda values: values["arguments"], "mine_edits")
+        check_arguments(output_dir, earlier, arguments)
         return True
     if folder.is_dir() and any(folder.iterdir()) and not journal.is_file():
         raise EditableFileError(f"{os.fspath(output_dir)!r} holds other files. Give a new or an empty output_dir.")

@@ -121,16 +121,16 @@ def apply_corrections(
     check_apart(result, [("store", store.path)])
     planned = plan_corrections(editor, corrections, settings.on_conflict)
     arguments = _arguments(editor, corrections, gate, settings)
-    journal = _journal(result, arguments)
-    if result.exists():
-        return BulkReport.load(result)
-    editor.warn_of_unknown([each.correction.source for each in planned if each.outcome is None])
-    working = editor.on_copy()
-    run = BulkRun(working, store, gate and gate.of(working), journal, arguments)
-    report = run.report(_rows(run, planned, settings.joint), arguments)
-    with whole_folder(result) as folder:
-        run.save(folder, report, settings.save_model)
-    return report
+    with _journal(result, arguments) as journal:
+        if result.exists():
+            return BulkReport.load(result)
+        editor.warn_of_unknown([each.correction.source for each in planned if each.outcome is None])
+        working = editor.on_copy()
+        run = BulkRun(working, store, gate and gate.of(working), journal, arguments)
+        report = run.report(_rows(run, planned, settings.joint), arguments)
+        with whole_folder(result) as folder:
+            run.save(folder, report, settings.save_model)
+        return report
 
 
 def _arguments(
