@@ -321,11 +321,14 @@ def correct_and_list(session):
 def test_scores_are_shown_with_their_interval(workbench):
     _, session = workbench.open()
     session.propose(*EDITS[0])
-    score = session.measure().bleu
-    shown = render.impact(session.proposal)
-    assert (
-        f"{score.before:.2f} → {score.after:.2f}" in shown and f"{score.interval[1]:+.2f}".replace("-", "−") in shown
-    )
+    report = session.measure()
+    score = report.bleu
+    for interval, words in ((None, ""), ((-0.5, 1.25), " [−0.50, +1.25]")):  # four sentences have none
+        assert score.interval is None
+        given = dataclasses.replace(report, bleu=dataclasses.replace(score, interval=interval))
+        shown = render.impact(dataclasses.replace(session.proposal, impact=given))
+        difference = f"{score.difference:+.2f}".replace("-", "−")
+        assert f'{score.before:.2f} → {score.after:.2f} <span class="he-soft">{difference}{words}</span>' in shown
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):

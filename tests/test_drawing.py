@@ -23,6 +23,18 @@ def test_an_interval_ends_where_it_ends(tmp_path):
     assert [columns[0], columns[-1] + 1] == pytest.approx(ends, abs=2)
 
 
+def test_without_an_interval_there_is_the_point_alone(tmp_path):
+    drawn = []
+
+    def fill(figure):
+        drawn.extend(open_axes(figure, 1, 1))
+        draw_interval(drawn[0], 0, 5.0, None, "red")
+
+    draw(tmp_path / "picture.png", (4, 2), fill)
+    (line,) = drawn[0].lines
+    assert line.get_xdata().tolist() == [5.0]
+
+
 def test_axes_are_open_above_and_to_the_right(tmp_path):
     shapes = []
 

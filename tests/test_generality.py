@@ -176,10 +176,8 @@ def test_summary_sums_the_rows_up(measure, tiny_model, tiny_tokenizer, edits, mo
         assert values["unchanged"] == np.mean([variant["before"] == variant["after"] for variant, _ in found])
         gains = [variant["chrf"] - variant["chrf_before"] for variant, _ in found]
         assert values["gain"] == pytest.approx(np.mean(gains)) and values["closer"] == np.mean(np.array(gains) > 0)
-        low, high = values["gain_interval"]
-        assert low <= values["gain"] <= high and values["chrf"] - values["chrf_before"] == pytest.approx(
-            values["gain"]
-        )
+        assert values["gain_interval"] is None  # of three variants
+        assert values["chrf"] - values["chrf_before"] == pytest.approx(values["gain"])
     typos = [variant for row in report.rows for variant in row["variants"] if variant["kind"] == "typo"]
     assert not any(variant["same_tokens"] for variant in typos)
     assert any(values["unchanged"] < 1 for values in report.summary["kinds"].values())

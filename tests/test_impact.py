@@ -253,7 +253,9 @@ def test_an_edit_that_changes_nothing(editor, few):
     report = ImpactGate(editor, few, max_drawdown=0.0).measure(patch)
     assert report.accepted
     assert (report.changed, report.similarity, report.said) == ([], 100.0, None)
-    assert (report.bleu.difference, report.bleu.interval) == (0.0, (0.0, 0.0))
+    assert (report.bleu.difference, report.bleu.interval) == (0.0, None)
+    assert report.bleu.cost == "+0.00" and f"| {report.bleu.before:.2f} | +0.00 |" in report.markdown()
+    assert ImpactReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
 
 
 @pytest.mark.parametrize(

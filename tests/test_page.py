@@ -145,7 +145,12 @@ def test_how_it_was_made(results, tmp_path):
     assert "| versions | torch 9.8 |" in markdown and "| versions | numpy 2 |" in markdown
 
 
-def test_comparison_and_table(results, tmp_path):
+def test_comparison_and_table(results, tmp_path, monkeypatch):
+    markdown, _ = built(results, tmp_path, seed=3)
+    assert (
+        "| baseline → able | 14 | 0.29 | 100% | 0% | 0.50 |" in markdown and "none of fewer than 20 edits" in markdown
+    )
+    monkeypatch.setattr("hf_editable.measures.statistics.LEAST_RESAMPLED", 14)
     markdown, _ = built(results, tmp_path, seed=3)
     reports = [EditReport.load(results / "evaluation" / name) for name in ("baseline", "able")]
     compared = compare_reports(*reports, seed=3)

@@ -88,7 +88,7 @@ def test_differences_are_those_of_resampled_test_sets(kind, texts):
         differences = score.resampled_differences(changes_of(score, after), resamples=20, seed=5)
         assert differences.tolist() == expected and np.ptp(differences) > 0
         assert score.difference_interval(changes_of(score, after), 20, 5) == percentile_interval(expected)
-    assert score.difference_interval([]) == (0.0, 0.0)
+    assert score.difference_interval([]) == [0.0, 0.0]
     low, high = score.difference_interval(changes_of(score, edited[2]))
     assert low < score.score - score.score_of(edited[2]) < high
 
@@ -96,12 +96,31 @@ def test_differences_are_those_of_resampled_test_sets(kind, texts):
 def test_mean_drawdown_over_edits_and_sentences(texts):
     references, translations, edited = texts
     score = make("bleu", references, translations)
-    changes = [changes_of(score, after) for after in edited]
+    changes = [changes_of(score, after) for after in edited] * 7
     differences = np.array([score.resampled_differences(each, 200, 3) for each in changes])
     assert score.mean_difference_interval(changes, 200, 3) == two_level_interval(differences, 3)
-    assert score.mean_difference_interval(changes[:1], 200, 3) == percentile_interval(differences[0])
-    with pytest.raises(EditableValueError, match="There are 0 edits on 1000 resamples"):
-        score.mean_difference_interval([])
+    same = score.mean_difference_interval(changes[:1] * 20, 200, 3)
+    assert same == pytest.approx(percentile_interval(differences[0]))
+
+
+def test_of_fewer_than_20_there_is_no_interval(texts):
+    values = np.random.default_rng(0).exponential(size=20)
+    assert all(bootstrap_interval(values[:count]) is None for count in range(20))
+    low, high = bootstrap_interval(values)
+    assert low < values.mean() < high
+    assert two_level_interval(np.ones((19, 50))) is None and two_level_interval(np.ones((20, 50))) == [1.0, 1.0]
+    references, translations, edited = texts
+    for sentences in (1, 19, 20):
+        score = make("bleu", references[:sentences], translations[:sentences])
+        changes = changes_of(score, edited[0][:sentences])
+        assert (score.difference_interval(changes) is None) == (sentences < 20)
+        assert (score.mean_difference_interval([changes] * 20) is None) == (sentences < 20)
+        assert score.mean_difference_interval([changes] * 19) is None and score.mean_difference_interval([]) is None
+    for count in (1, 19, 20):
+        compared = compare_reports(report("a", 1 + values[:count]), report("b", values[:count]))
+        assert compared.difference == pytest.approx(1.0) and compared.ratio < 1
+        intervals = (compared.difference_interval, compared.ratio_interval)
+        assert [each is None for each in intervals] == [count < 20] * 2
 
 
 def test_two_levels_add_their_variances():
@@ -114,7 +133,7 @@ def test_two_levels_add_their_variances():
     assert (high - low) / 2 == pytest.approx(expected, rel=0.05)
     assert (high + low) / 2 == pytest.approx(values.mean(), abs=0.02)
     # Without either source of variance, the other's is left.
-    assert two_level_interval(np.tile(sentences, (5, 1))) == pytest.approx(percentile_interval(sentences))
+    assert two_level_interval(np.tile(sentences, (20, 1))) == pytest.approx(percentile_interval(sentences))
     narrow, wide = two_level_interval(np.tile(values[:, None], resamples)), bootstrap_interval(values)
     assert narrow == pytest.approx(wide, abs=0.03)
 
@@ -158,9 +177,9 @@ def test_two_models_are_compared_edit_by_edit():
 
 
 def test_a_ratio_needs_a_drawdown_above_zero():
-    some = compare_reports(report("a", [1.0, -0.5, 0.1]), report("b", [0.5, 0.5, 0.5]))
+    some = compare_reports(report("a", [1.0, -0.5, 0.1] * 7), report("b", [0.5] * 21))
     assert some.ratio == pytest.approx(2.5) and some.ratio_interval is None
-    none = compare_reports(report("a", [0.0, -0.5]), report("b", [0.5, 0.5]))
+    none = compare_reports(report("a", [0.0, -0.5] * 10), report("b", [0.5] * 20))
     assert none.ratio is None and none.ratio_interval is None and none.harsher == 1.0
 
 

@@ -150,11 +150,10 @@ def _report(report: "ImpactReport") -> str:
 
 
 def _score(score: "ScoreChange") -> str:
-    low, high = score.interval
-    return (
-        f"{score.before:.2f} → {score.after:.2f} "
-        f'<span class="he-soft">{_signed(score.difference)} [{_signed(low)}, {_signed(high)}]</span>'
-    )
+    difference = _signed(score.difference)
+    if score.interval is not None:
+        difference += f" [{', '.join(map(_signed, score.interval))}]"
+    return f'{score.before:.2f} → {score.after:.2f} <span class="he-soft">{difference}</span>'
 
 
 def _signed(value: float) -> str:

@@ -83,7 +83,7 @@ class Measure:
     def summary(self, rows: Sequence[Row], seed: int = 0, before: ScoredTestSet | None = None) -> dict[str, Any]:
         """
         What a report's summary says of the measure: here the mean over the edits that have a value, and its 95 %
-        interval by the bootstrap.
+        interval by the bootstrap; `None` of fewer than 20 values.
 
         Args:
             rows (`Sequence[dict[str, Any]]`): one an edit, with what `values` gave; at least one.
@@ -93,7 +93,7 @@ class Measure:
         known = [row[self.name] for row in rows if row[self.name] is not None]
         summary: dict[str, Any] = {self.summary_key: statistics.fmean(known) if known else None}
         if self.interval:
-            summary[f"{self.summary_key}_interval"] = list(bootstrap_interval(known, seed)) if known else None
+            summary[f"{self.summary_key}_interval"] = bootstrap_interval(known, seed)
         return summary
 
     def facts(self, summary: Row) -> list[str]:

@@ -37,7 +37,9 @@ class Column:
         )
 
 
-def with_interval(value: float, interval: Sequence[float], form: str = ".2f") -> str:
-    """A number and its interval, both written by a format specification: `0.76 [0.61, 0.93]`."""
+def with_interval(value: float, interval: Sequence[float] | None, form: str = ".2f") -> str:
+    """A number and its interval, if it has one, written by a format specification: `0.76 [0.61, 0.93]`."""
+    if interval is None:
+        return f"{value:{form}}"
     low, high = interval
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"

@@ -8,7 +8,13 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from ..errors import EditableValueError
 from ..models.private_names import check_private_names
-from .statistics import SENTENCE_RESAMPLES, SentenceBootstrap, percentile_interval, two_level_interval
+from .statistics import (
+    LEAST_RESAMPLED,
+    SENTENCE_RESAMPLES,
+    SentenceBootstrap,
+    percentile_interval,
+    two_level_interval,
+)
 
 
 check_private_names(__name__)
@@ -104,15 +110,21 @@ class CorpusScore:
 
     def difference_interval(
         self, changes: Changes, resamples: int = SENTENCE_RESAMPLES, seed: int = 0
-    ) -> tuple[float, float]:
-        """95 % interval of one edit's drawdown over test sentences (paired bootstrap); see `resampled_differences`."""
-        return percentile_interval(self.resampled_differences(changes, resamples, seed))
+    ) -> list[float] | None:
+        """
+        95 % interval of one edit's drawdown over test sentences (paired bootstrap); `None` of fewer than 20 sentences.
+
+        See `resampled_differences` for the arguments.
+        """
+        differences = self.resampled_differences(changes, resamples, seed)
+        return percentile_interval(differences) if len(self.translations) >= LEAST_RESAMPLED else None
 
     def mean_difference_interval(
         self, changes_of_edits: Iterable[Changes], resamples: int = SENTENCE_RESAMPLES, seed: int = 0
-    ) -> tuple[float, float]:
+    ) -> list[float] | None:
         """
-        95 % interval of the mean drawdown over edits and test sentences; see [`two_level_interval`].
+        95 % interval of the mean drawdown over edits and test sentences; `None` of fewer than 20 of either. See
+        [`two_level_interval`].
 
         Args:
             changes_of_edits (`Iterable`): the changes of each edit, as `resampled_differences` takes them.
@@ -120,10 +132,12 @@ class CorpusScore:
             seed (`int`, *optional*, defaults to `0`): of the resamples.
 
         Raises:
-            EditableValueError: if there is no edit, or the changes are those of other translations.
+            EditableValueError: if the changes are those of other translations.
         """
         differences = [self.resampled_differences(changes, resamples, seed) for changes in changes_of_edits]
-        return two_level_interval(np.array(differences).reshape(len(differences), resamples), seed)
+        if len(self.translations) < LEAST_RESAMPLED:
+            return None
+        return two_level_interval(np.array(differences), seed)
 
     def _count(self, index: int, translation: str) -> list[int]:
         # What corpus_score does for each sentence; it keeps no counts itself.

@@ -110,7 +110,7 @@ class BleuDrawdown(Drawdown):
     def values(self, seen: Observation) -> dict[str, Any]:
         """See [`Measure`]."""
         interval = self.score.scorer(seen.before).difference_interval(seen.changes, seed=seen.before.seed)
-        return {**super().values(seen), "drawdown_interval": list(interval)}
+        return {**super().values(seen), "drawdown_interval": interval}
 
     def summary(self, rows: Sequence[Row], seed: int = 0, before: ScoredTestSet | None = None) -> dict[str, Any]:
         """See [`Measure`]; the rows have the `changes` of their edits."""
@@ -118,16 +118,15 @@ class BleuDrawdown(Drawdown):
         return {
             **super().summary(rows, seed, before),
             "mean_absolute_difference": statistics.fmean(abs(row[self.name]) for row in rows),
-            "drawdown_interval_with_sentences": list(both),
+            "drawdown_interval_with_sentences": both,
         }
 
     def facts(self, summary: Row) -> list[str]:
         """See [`Measure`]."""
-        low, high = summary["drawdown_interval_with_sentences"]
-        return [
-            f"BLEU: `{summary['bleu_signature']}`. Mean absolute change: {summary['mean_absolute_difference']:.3f}. "
-            f"Interval of the drawdown over edits and sentences: [{low:.2f}, {high:.2f}]."
-        ]
+        fact = f"BLEU: `{summary['bleu_signature']}`. Mean absolute change: {summary['mean_absolute_difference']:.3f}."
+        if (both := summary["drawdown_interval_with_sentences"]) is not None:
+            fact += f" Interval of the drawdown over edits and sentences: [{both[0]:.2f}, {both[1]:.2f}]."
+        return [fact]
 
 
 class ChrfDrawdown(Drawdown):

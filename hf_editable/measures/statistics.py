@@ -2,6 +2,8 @@
 
 BLEU and chrF are computed from counts that add up over sentences, so a test set that is resampled has the weighted sum
 of its sentences' counts, and an edit adds only the differences of the sentences that it changed.
+
+Of a few edits or sentences the bootstrap makes intervals that are much too narrow, of one a point: there is none then.
 """
 
 import math
@@ -21,44 +23,46 @@ check_private_names(__name__)
 
 BOOTSTRAP_RESAMPLES = 10_000
 SENTENCE_RESAMPLES = 1_000
+# Below so many edits or sentences there is no interval. `scripts/developer/interval_coverage.py` says what the least
+# number is worth.
+LEAST_RESAMPLED = 20
 _PERCENTILES = [2.5, 97.5]
 _log = np.frompyfunc(lambda value: math.log(value) if value else 0.0, 1, 1)
 _exp = np.frompyfunc(math.exp, 1, 1)
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], seed: int = 0) -> list[float] | None:
     """
-    95 % interval of the mean: its 2.5 and 97.5 percentiles over 10,000 resamples with replacement.
+    95 % interval of the mean: its 2.5 and 97.5 percentiles over 10,000 resamples with replacement; `None` of fewer
+    than 20 values.
 
     Args:
         values (`Sequence[float]`): one value an edit.
         seed (`int`, *optional*, defaults to `0`): of the resamples.
-
-    Raises:
-        EditableValueError: if there is no value.
     """
-    return percentile_interval(_resampled_means(np.asarray(values, dtype=np.float64)[:, None], seed)[:, 0])
+    if len(values) < LEAST_RESAMPLED:
+        return None
+    return percentile_interval(resampled_means(np.asarray(values, dtype=np.float64)[:, None], seed)[:, 0])
 
 
-def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
     """Means over resampled rows, shape `(BOOTSTRAP_RESAMPLES, columns)`; the rows are drawn jointly."""
-    if values.size == 0:
-        raise EditableValueError("There are no values to resample; give one an edit.")
     rng = np.random.default_rng(seed)
     # A thousand resamples at a time, so that 10,000 edits take 80 MB and not 800.
     blocks = (rng.integers(len(values), size=(1000, len(values))) for _ in range(BOOTSTRAP_RESAMPLES // 1000))
     return np.concatenate([values[block].mean(1) for block in blocks])
 
 
-def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+def percentile_interval(resampled: np.ndarray) -> list[float]:
     """95 % interval: the 2.5 and 97.5 percentiles of what the resamples gave."""
     low, high = np.percentile(resampled, _PERCENTILES)
-    return float(low), float(high)
+    return [float(low), float(high)]
 
 
-def two_level_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def two_level_interval(differences: np.ndarray, seed: int = 0) -> list[float] | None:
     """
-    95 % interval of the mean over edits, with both the edits and the test sentences resampled.
+    95 % interval of the mean over edits, with both the edits and the test sentences resampled; `None` of fewer than 20
+    edits.
 
     Each resample of the sentences is met by one of the edits, drawn with replacement, the same for all sentences (the
     pigeonhole bootstrap of Owen, 2007, https://arxiv.org/abs/0712.1111, which is conservative).
@@ -67,13 +71,10 @@ def two_level_interval(differences: np.ndarray, seed: int = 0) -> tuple[float, f
         differences (`np.ndarray` of shape `(edits, resamples)`):
             of each edit, its difference on each resample of the sentences; column by column the same resample.
         seed (`int`, *optional*, defaults to `0`): of the resamples of edits.
-
-    Raises:
-        EditableValueError: if there is no edit.
     """
-    edits, resamples = differences.shape
-    if not differences.size:
-        raise EditableValueError(f"There are {edits} edits on {resamples} resamples; give one or more of both.")
+    edits = len(differences)
+    if edits < LEAST_RESAMPLED:
+        return None
     # Not the stream that draws the sentences.
     rng = np.random.default_rng([seed, 1])
     means = [column[rng.integers(edits, size=edits)].mean() for column in differences.T]
@@ -196,23 +197,24 @@ class PairedComparison:
         second (`str`): name of the other: the editable model.
         num_edits (`int`): edits that both were measured on.
         difference (`float`): mean over edits of the first's drawdown minus the second's, in BLEU.
-        difference_interval (`tuple[float, float]`): of the difference.
+        difference_interval (`list[float]`, *optional*): of the difference; `None` of fewer than 20 edits.
         milder (`float`): share of the edits with a lower drawdown on the second model.
         harsher (`float`): share of those with a higher one.
         ratio (`float`, *optional*): the second's mean drawdown over the first's; `None` if the first's is not above 0.
-        ratio_interval (`tuple[float, float]`, *optional*):
-            of the ratio; `None` if the first's mean drawdown is not above 0 in every resample.
+        ratio_interval (`list[float]`, *optional*):
+            of the ratio; `None` of fewer than 20 edits, and if the first's mean drawdown is not above 0 in every
+            resample.
     """
 
     first: str
     second: str
     num_edits: int
     difference: float
-    difference_interval: tuple[float, float]
+    difference_interval: list[float] | None
     milder: float
     harsher: float
     ratio: float | None
-    ratio_interval: tuple[float, float] | None
+    ratio_interval: list[float] | None
 
 
 def compare_reports(first: Report, second: Report, seed: int = 0) -> PairedComparison:
@@ -241,19 +243,23 @@ def compare_reports(first: Report, second: Report, seed: int = 0) -> PairedCompa
     pairs = paired_rows(first, second)
     drawdowns = np.array([[row["drawdown"] for row in pair] for pair in pairs], dtype=np.float64)
     means = drawdowns.mean(0)
-    resampled = _resampled_means(drawdowns, seed)
     gain = drawdowns[:, 0] - drawdowns[:, 1]
-    certain = bool((resampled[:, 0] > 0).all())
+    difference_interval = ratio_interval = None
+    if len(pairs) >= LEAST_RESAMPLED:
+        resampled = resampled_means(drawdowns, seed)
+        difference_interval = percentile_interval(resampled[:, 0] - resampled[:, 1])
+        if (resampled[:, 0] > 0).all():
+            ratio_interval = percentile_interval(resampled[:, 1] / resampled[:, 0])
     return PairedComparison(
         first=first.summary["name"],
         second=second.summary["name"],
         num_edits=len(pairs),
         difference=float(gain.mean()),
-        difference_interval=percentile_interval(resampled[:, 0] - resampled[:, 1]),
+        difference_interval=difference_interval,
         milder=float((gain > 0).mean()),
         harsher=float((gain < 0).mean()),
         ratio=float(means[1] / means[0]) if means[0] > 0 else None,
-        ratio_interval=percentile_interval(resampled[:, 1] / resampled[:, 0]) if certain else None,
+        ratio_interval=ratio_interval,
     )
 
 

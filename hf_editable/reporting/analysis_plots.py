@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import EditableValueError
 from ..measures.columns import with_interval
+from ..measures.statistics import LEAST_RESAMPLED
 from .analysis_report import EditAnalysis
 from .drawing import draw, open_axes
 from .edit_report import EditReport
@@ -95,7 +96,8 @@ def format_analyses(analyses: Sequence[EditAnalysis], num_worst: int = 10) -> st
     parts.append(
         f"- {'; '.join(sorted(counts))}. KL is `KL(model || edited model)` on the tokens of the references.\n"
         "- The edited sentence itself does not count, but for its own column.\n"
-        "- Rank correlations are means over edits of Spearman's; intervals are 95 % by the bootstrap over edits."
+        "- Rank correlations are means over edits of Spearman's; intervals are 95 % by the bootstrap over edits, "
+        f"of {LEAST_RESAMPLED} or more."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -52,18 +52,19 @@ def open_axes(figure: "FigureBase", rows: int, columns: int, **options: Any) -> 
 
 
 def draw_interval(
-    axes: "Axes", place: float, mean: float, interval: Sequence[float], color: str, label: str | None = None
+    axes: "Axes", place: float, mean: float, interval: Sequence[float] | None, color: str, label: str | None = None
 ) -> None:
     """
-    Draw a mean as a point on the bar of its interval.
+    Draw a mean as a point, on the bar of its interval if it has one.
 
     Args:
         axes ([`~matplotlib.axes.Axes`]): where to draw.
         place (`float`): how high.
         mean (`float`): the point.
-        interval (`Sequence[float]`): from where to where the bar goes.
+        interval (`Sequence[float]`, *optional*): from where to where the bar goes.
         color (`str`): of both.
         label (`str`, *optional*): what a legend calls the point.
     """
-    axes.plot(interval, [place] * 2, color=color, linewidth=8, alpha=0.4, solid_capstyle="butt")
+    if interval is not None:
+        axes.plot(interval, [place] * 2, color=color, linewidth=8, alpha=0.4, solid_capstyle="butt")
     axes.plot(mean, place, "o", markersize=4.5, color=color, label=label)

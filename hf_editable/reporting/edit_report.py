@@ -105,7 +105,7 @@ def plot_drawdown(reports: Sequence[EditReport], path: str | os.PathLike) -> Non
     check_any(reports)
     values = [np.array([row["drawdown"] for row in report.rows]) for report in reports]
     intervals = [report.summary["drawdown_interval"] for report in reports]
-    low, most, high = drawdown_range(np.concatenate([*values, *intervals]))
+    low, most, high = drawdown_range(np.concatenate([*values, *filter(None, intervals)]))
     # Square-root rule, on the largest report; all share the edges, so that heights compare.
     count = min(40, max(8, math.ceil(math.sqrt(max(map(len, values)))) * 2))
     edges = np.linspace(low, high, count + 1)
@@ -160,7 +160,7 @@ def drawdown_range(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def describe_drawdown(report: EditReport) -> str:
-    """The mean drawdown of a report, and its interval, in words."""
-    low, high = report.summary["drawdown_interval"]
-    mean = f"{report.summary['name']}: mean {report.summary['drawdown']:.2f}"
-    return f"{mean}, 95 % interval {low:.2f} to {high:.2f}"
+    """The mean drawdown of a report, and its interval, if it has one, in words."""
+    mean, interval = (report.summary[key] for key in ("drawdown", "drawdown_interval"))
+    words = "" if interval is None else f", 95 % interval {interval[0]:.2f} to {interval[1]:.2f}"
+    return f"{report.summary['name']}: mean {mean:.2f}{words}"

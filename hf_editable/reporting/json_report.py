@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..checks import checked
 from ..errors import EditableValueError
-from ..measures.statistics import BOOTSTRAP_RESAMPLES
+from ..measures.statistics import BOOTSTRAP_RESAMPLES, LEAST_RESAMPLED
 from ..runs.files import read_saved, whole_folder, write_json
 from ..runs.processes import on_main
 from .markup import table
@@ -127,4 +127,6 @@ def check_any(reports: Sequence[Any], name: str = "report") -> None:
         raise EditableValueError(f"There is no {name}; give at least one.")
 
 
-INTERVALS = f"Intervals: 95 %, bootstrap over edits, {BOOTSTRAP_RESAMPLES:,} resamples."
+INTERVALS = (
+    f"Intervals: 95 %, bootstrap over edits, {BOOTSTRAP_RESAMPLES:,} resamples; none of fewer than {LEAST_RESAMPLED}."
+)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import EditableFileError, EditableValueError
 from ..measures.columns import with_interval
-from ..measures.statistics import PairedComparison, compare_reports
+from ..measures.statistics import LEAST_RESAMPLED, PairedComparison, compare_reports
 from ..runs.files import check_folder, whole_folder
 from .edit_report import EditReport, describe_drawdown, format_table
 from .markup import code_block, escape, headings, table, to_html
@@ -191,13 +191,13 @@ def _read_changes(report: Path) -> dict[int, list[list[Any]]]:
     path = report.with_name("rows.jsonl") if report.name == "report.json" else report.with_suffix(".jsonl")
     if not path.is_file():
         return {}
-    # What follows the last line end was cut off by an interruption.
-    _, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]
     try:
+        # What follows the last line end was cut off by an interruption.
+        _, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]
         rows = [json.loads(line) for line in lines]
-    except ValueError as error:
+        return {row["index"]: row["changes"] for row in rows if "changes" in row}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise EditableFileError(f"{str(path)!r} is damaged ({error}). Make it anew, or take it away.") from error
-    return {row["index"]: row["changes"] for row in rows if "changes" in row}
 
 
 def _picture_text(path: Path, result: Result) -> str:
@@ -244,7 +244,8 @@ def _comparisons(reports: Sequence[EditReport], baseline: str, seed: int) -> lis
     note = (
         "Milder and harsher are the shares of edits that cost the second model less and more than the first. The "
         "ratio is the second model's mean drawdown over the first's; it has no interval where the first's may be 0. "
-        f"Intervals: bootstrap over edits, drawn jointly for both models, seed {seed}."
+        f"Intervals: bootstrap over edits, drawn jointly for both models, seed {seed}; none of fewer than "
+        f"{LEAST_RESAMPLED} edits."
     )
     return [table(header, rows), note, *apart]
 

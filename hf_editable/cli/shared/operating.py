@@ -190,11 +190,7 @@ def describe_impact(report: "ImpactReport") -> str:
     lines = [f"Of {report.num_sentences} other sentences it changes {len(report.changed)}."]
     for name, score in (("BLEU", report.bleu), ("chrF", report.chrf)):
         if score is not None:
-            low, high = score.interval
-            lines.append(
-                f"{name} {score.before:.2f} → {score.after:.2f} ({score.difference:+.2f}, 95 % from {low:+.2f} to "
-                f"{high:+.2f})."
-            )
+            lines.append(f"{name} {score.before:.2f} → {score.after:.2f} ({score.cost}).")
     if report.asked:
         lines.append(
             f"Of {len(report.asked)} earlier corrections {len(report.kept)} hold, {len(report.lost)} are lost."

@@ -125,10 +125,8 @@ class BulkReport:
             sentences.append(f"At the end, with all edits, it says {held} of these ({held / right:.1%}).")
         if self.impact is not None and self.impact.bleu is not None:
             for name, score in (("BLEU", self.impact.bleu), ("chrF", self.impact.chrf)):
-                low, high = score.interval
                 sentences.append(
-                    f"{name} on the regression set: {score.before:.2f} before, {score.after:.2f} after "
-                    f"({score.difference:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})."
+                    f"{name} on the regression set: {score.before:.2f} before, {score.after:.2f} after ({score.cost})."
                 )
         return [" ".join(sentences), table(("Outcome", "Corrections"), [row for row in named if row[1] != "0"])]
 

@@ -262,9 +262,10 @@ class ImpactGate:
 
 
 def _change(score: CorpusScore, before: ScoredTestSet, after: Sequence[str]) -> ScoreChange:
-    low, high = score.difference_interval(before.changes(after), seed=before.seed)
+    drawdown = score.difference_interval(before.changes(after), seed=before.seed)
     new = score.score_of(after)
-    return ScoreChange(score.score, new, new - score.score, (0.0 - high, 0.0 - low), score.signature)
+    interval = drawdown and (0.0 - drawdown[1], 0.0 - drawdown[0])
+    return ScoreChange(score.score, new, new - score.score, interval, score.signature)
 
 
 def _check_drawdown(most: float, references: list[str] | None) -> None:

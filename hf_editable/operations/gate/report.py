@@ -8,6 +8,7 @@ from typing import Any
 from ...measures.base import says
 from ...measures.columns import with_interval
 from ...measures.edit_measures import BLEU, CHRF
+from ...measures.statistics import LEAST_RESAMPLED
 from ...reporting.markup import escape, mark_words, table, to_html
 from ...runs.files import read_saved, whole_folder, write_json
 from ...runs.plain_values import from_plain
@@ -16,6 +17,7 @@ from ..corrections.correction_list import Correction
 
 IMPACT_NAME = "impact.json"
 _DERIVED = ("kept", "lost", "not_held")
+_INTERVAL = f"Interval: paired bootstrap over sentences; none of fewer than {LEAST_RESAMPLED}."
 # By the names of the report's fields.
 SCORES = {score.name: score for score in (BLEU, CHRF)}
 
@@ -29,15 +31,22 @@ class ScoreChange:
         before (`float`): without the edit.
         after (`float`): with it.
         difference (`float`): `after - before`; below 0 if the edit costs something.
-        interval (`tuple[float, float]`): 95 % interval of the difference, paired bootstrap over sentences.
+        interval (`tuple[float, float]`, *optional*):
+            95 % interval of the difference, paired bootstrap over sentences; `None` of fewer than 20.
         signature (`str`): sacrebleu's description of the score.
     """
 
     before: float
     after: float
     difference: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     signature: str
+
+    @property
+    def cost(self) -> str:
+        """The difference and its interval, if it has one, in words."""
+        words = "" if self.interval is None else ", 95 % interval {:+.2f} to {:+.2f}".format(*self.interval)
+        return f"{self.difference:+.2f}{words}"
 
 
 @dataclass(frozen=True)
@@ -139,8 +148,8 @@ class ImpactReport:
         """The report as plain JSON values, with `kept`, `lost` and `not_held` among them."""
         values = dataclasses.asdict(self)
         for name in SCORES:
-            if values[name] is not None:
-                values[name]["interval"] = list(values[name]["interval"])
+            if values[name] is not None and (interval := values[name]["interval"]) is not None:
+                values[name]["interval"] = list(interval)
         derived = {name: [_pair(correction) for correction in getattr(self, name)] for name in _DERIVED}
         return {**values, **derived}
 
@@ -194,7 +203,7 @@ class ImpactReport:
                 continue
             difference = with_interval(score.difference, score.interval, "+.2f")
             rows.append((measure.title, f"{score.before:.2f}", f"{score.after:.2f}", difference))
-            facts.append(f"- {measure.title}: `{score.signature}`. Interval: paired bootstrap over sentences.\n")
+            facts.append(f"- {measure.title}: `{score.signature}`. {_INTERVAL}\n")
         facts.append(f"- chrF of the translations with the edit against those without it: {self.similarity:.2f}.\n")
         if self.said is not None:
             facts.append(f"- The edited model says for the corrected source: {escape(self.said)}\n")
