@@ -44,7 +44,8 @@ train() {
     [ ! -f "$output/train_results.json" ] || return 0
     mkdir -p "$output"
     last=$(find "$output" -maxdepth 1 -name "checkpoint-*" | sort -V | tail -n 1)
-    accelerate launch --num_processes 1 -m hf_editable "$command" --data_dir "$run/data" --output_dir "$output" \
+    # All that accelerate would else warn that it takes by default.
+    accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no -m hf_editable "$command" --data_dir "$run/data" --output_dir "$output" \
         --save_total_limit 1 ${last:+--resume_from_checkpoint "$last"} "${@:3}"
 }
 

@@ -15,6 +15,11 @@ import datasets  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import tqdm.auto  # noqa: E402
+from strict import (  # noqa: E402, F401
+    no_warnings_of_our_making,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 from transformers import MarianConfig, PreTrainedTokenizerFast  # noqa: E402
 
@@ -38,6 +43,20 @@ def _free_progress_bars():
 
 
 os.register_at_fork(after_in_child=_free_progress_bars)
+
+# With the lowest versions too, these are run: what calls transformers and torch in every way there is.
+QUICK = (
+    *("test_app_guard", "test_beam_search", "test_cli_training", "test_decoding", "test_families", "test_languages"),
+    *("test_modeling", "test_patches", "test_patch_files", "test_private_names", "test_tail", "test_trainer"),
+    *("test_translation",),
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in QUICK:
+            item.add_marker("quick")
+
 
 NOUNS = {"hund": "dog", "mann": "man", "ball": "ball", "tisch": "table", "wagen": "car", "baum": "tree"}
 VERBS = {"sieht": "sees", "kauft": "buys", "malt": "paints", "sucht": "seeks"}

@@ -8,6 +8,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from sklearn.decomposition import TruncatedSVD
 
 from hf_editable import (
     DataCollatorForEditableSeq2Seq,
@@ -137,7 +139,6 @@ def test_similarities():
 
 
 def test_rank_correlation_is_spearmans():
-    stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, 9, 60).astype(float), rng.normal(size=60)
     assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
@@ -153,10 +154,9 @@ def test_means_by_decile():
 
 
 def test_explained_variance_is_that_of_a_truncated_svd():
-    decomposition = pytest.importorskip("sklearn.decomposition")
     matrix = np.random.default_rng(0).normal(1, 1, (12, 30))
     projected, explained = reduced(matrix, 5)
-    other = decomposition.TruncatedSVD(5, algorithm="arpack").fit(matrix)
+    other = TruncatedSVD(5, algorithm="arpack").fit(matrix)
     assert explained == pytest.approx(other.explained_variance_ratio_) and projected.shape == (12, 5)
     assert sum(reduced(matrix)[1]) == pytest.approx(1.0)
     assert components_for([0.5, 0.3, 0.2], 0.8) == 2 and components_for([0.5, 0.3], 0.9) is None
@@ -164,7 +164,6 @@ def test_explained_variance_is_that_of_a_truncated_svd():
 
 
 def test_tsne_keeps_groups_apart():
-    pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)
     points = rng.normal(0, 0.1, (40, 6))
     points[20:, 0] += 10

@@ -53,8 +53,6 @@ def translate(model, tokenizer, source):
 @pytest.mark.parametrize("name", [*NAMES, "lora"])
 def test_rows_equal_a_plain_evaluation(name, references, tiny_model, tiny_tokenizer, tiny_edits, test_set, tmp_path):
     """Also where the encoder and the embeddings move."""
-    if name == "lora":
-        pytest.importorskip("peft")
     made, state = settings_of(name), state_of(tiny_model)
     edits = tiny_edits.select([0, 3])
     options = {**OPTIONS, "max_steps": 4, "references": references, "output_dir": tmp_path, **made}

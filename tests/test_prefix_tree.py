@@ -40,9 +40,6 @@ def test_each_prefix_is_there_once():
 @torch.no_grad()
 def test_scores_on_prefixes_are_those_of_whole_translations(family, layers):
     model = build(family).eval()
-    count = len(Tail(model, EditConfig()).model.get_decoder().layers)
-    if layers != -1 and max(layers) >= count:
-        pytest.skip("fewer layers")
     tail = Tail(model, EditConfig(layers_to_transform=layers))
     states = tail.record_prefixes(*source(), LABELS, LABELS)
     generator = torch.Generator().manual_seed(0)

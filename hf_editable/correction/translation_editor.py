@@ -340,7 +340,7 @@ class TranslationEditor:
 
     def _tokens(self, source: str) -> tuple[int, ...]:
         """What is the same for sources that are one to the model."""
-        return tuple(self.tokenizer(source).input_ids)
+        return tuple(self.tokenizer(source, verbose=False).input_ids)
 
     def _best(self, sources: Sequence[str], num_beams: int, count: int) -> list[list[str]]:
         """The `count` best translations of each source."""

@@ -47,7 +47,7 @@ def describe_unknown(tokenizer: PreTrainedTokenizerBase, sources: Sequence[str])
 
 def _described(tokenizer: PreTrainedTokenizerBase, source: str) -> str | None:
     words = unknown_words(tokenizer, source)
-    ids = tokenizer(source).input_ids
+    ids = tokenizer(source, verbose=False).input_ids
     silent = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     said = [token for token in tokenizer.convert_ids_to_tokens(ids) if token.strip("▁Ġ ")]
     said = [token for token in said if tokenizer.convert_tokens_to_ids(token) not in silent]
