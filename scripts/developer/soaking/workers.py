@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tqdm
+import tqdm.auto
 
 from .rules import Violation
 
@@ -184,6 +185,8 @@ def _run(work: Callable[[], int], out: Path, err: Path, tell: int, most_bytes: i
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         random.seed()  # names of temporary folders
+        for bar in (tqdm.std.tqdm, tqdm.auto.tqdm):  # all would share a lock, which one that is killed keeps
+            bar.set_lock(threading.RLock())
         if most_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
         os.write(tell, b".")
