@@ -10,18 +10,22 @@ import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ..errors import EditableFileError
+
+
+if TYPE_CHECKING:  # `--help` and errors do not wait for torch
+    from torch import Tensor
 
 
 # Of a file of JSON, which may take twenty times as much memory as it is long.
 JSON_BYTES = 16 * 2**20
 _HEADER_BYTES = 16 * 2**20
+# Bytes of a number of the widest type.
+_WIDEST = 8
 # Half of a character beyond the first 65,536, as JSON can write it.
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -101,7 +105,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 def read_tensors(
     path: Path, most: int, check: Callable[[str, Sequence[int]], None] = lambda name, shape: None
-) -> dict[str, Tensor]:
+) -> "dict[str, Tensor]":
     """
     The tensors of a safetensors file, on the CPU and in memory of their own: the file may change afterwards.
 
@@ -128,9 +132,9 @@ def read_tensors(
         raise ValueError(f"{path.name} is no whole file of tensors ({error})") from error
 
 
-def parameter_bytes(parameters: Mapping[str, Tensor]) -> int:
+def parameter_bytes(parameters: "Mapping[str, Tensor]") -> int:
     """The most bytes that a file with new values of parameters may have, in whatever type."""
-    return sum(tensor.numel() for tensor in parameters.values()) * torch.float64.itemsize + _HEADER_BYTES
+    return sum(tensor.numel() for tensor in parameters.values()) * _WIDEST + _HEADER_BYTES
 
 
 def _refuse(name: str) -> None:
