@@ -263,7 +263,9 @@ def test_tables(analyze):
     text = format_analyses([first, second], num_worst=3)
     lines = text.splitlines()
     assert lines[2].startswith("| base\\|line | ") and lines[3].startswith("| other | ")
-    assert f"{first.summary['kl']:.4f} [" in lines[2]
+    assert f" | {first.summary['kl']:.4f} | " in lines[2]
+    first.summary["kl_interval"] = [0.25, 0.5]
+    assert f" | {first.summary['kl']:.4f} [0.2500, 0.5000] | " in format_analyses([first])
     worst = second.summary["worst_sentences"]
     assert f"| {worst[2]['source']} | {worst[2]['target']} | {worst[2]['kl']:.4f} |" in lines
     assert text.count(worst[13]["source"] + " |") <= 1 and "most from edits of base\\|line:" in text
