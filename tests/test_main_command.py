@@ -107,7 +107,7 @@ def test_without_a_command_the_help_is_shown(capsys):
             "Unknown arguments: --colour blue",
         ),
         (["report", "--results_dir", "r"], "--output_dir"),
-        (["train", "--data_dir", "d", "--output_dir", "o", "--dropout", "2"], "--dropout 2.0: it must be 0 or more"),
+        (["train", "--data_dir", "d", "--output_dir", "o", "--dropout", "two"], "invalid float value: 'two'"),
     ],
 )
 def test_wrong_arguments_end_with_2(capsys, arguments, message, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import os
 import pytest
 from cheap_edits import FOUR, CheapEditor, files, fill, same, weights_of
 
-from hf_editable import EditableValueError, TranslationEditor
+from hf_editable import EditableValueError, EditPatch, TranslationEditor
 from hf_editable.operations import EditStore, ImpactGate
 from hf_editable.operations.corrections.correction_list import Correction
 
@@ -108,16 +108,25 @@ def test_what_is_lost_can_be_allowed_and_is_told(store, editor):
     assert editor.translate(["1 a", "4 d"]) == ["0", "1004"]
 
 
-def test_a_failing_disk_leaves_store_and_model_as_they_were(store, editor, monkeypatch, tmp_path):
+@pytest.mark.parametrize("moment", ["the disk is full", "interrupted between model and store"])
+def test_a_failure_leaves_store_and_model_as_they_were(store, editor, monkeypatch, tmp_path, moment):
     edits = fill(store, editor, FOUR)
-    before, on_disk = weights_of(editor.model), files(tmp_path / "store")
+    before, on_disk, apply = weights_of(editor.model), files(tmp_path / "store"), EditPatch.apply
 
     def full(*args):
-        raise OSError("No space left on device")
+        raise OSError(moment)
+
+    def apply_and_stop(patch, model):
+        apply(patch, model)
+        if model is editor.model:
+            raise KeyboardInterrupt(moment)
 
     with monkeypatch.context() as patched:
-        patched.setattr("hf_editable.operations.store.manifest.os.replace", full)
-        with pytest.raises(OSError, match="No space left"):
+        if moment == "the disk is full":
+            patched.setattr("hf_editable.operations.store.manifest.os.replace", full)
+        else:
+            patched.setattr(EditPatch, "apply", apply_and_stop)
+        with pytest.raises((OSError, KeyboardInterrupt), match=moment):
             store.revert(edits[1].id, editor)
     (tmp_path / "store" / ".store.json.new").unlink(missing_ok=True)
     assert same(weights_of(editor.model), before)

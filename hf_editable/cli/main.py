@@ -65,7 +65,7 @@ GROUPS = {
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 _EPILOG = """exit codes:
-  0 done    1 an error, told in one line    2 wrong arguments
+  0 done    1 an error, told in one line    2 arguments that it does not understand
   3 an edit was not made, or not accepted    130 interrupted    141 done, but nobody read what it said"""
 
 

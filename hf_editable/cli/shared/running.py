@@ -36,7 +36,7 @@ _SHARED = {
 
 
 class UsageError(EditableValueError):
-    """An option that does not exist, or a value that it cannot have."""
+    """What the command does not understand: an option that does not exist, or a text where a number is due."""
 
 
 class Refusing(argparse.ArgumentParser):
@@ -99,7 +99,7 @@ def run_main(command: Callable[[list[str] | None], int | None], argv: list[str] 
 
     Returns:
         `int`: 0 if the command did what it was asked to, 1 on an error (2 outside of `hf-editable`), 2 on arguments
-        that cannot be, 3 if an edit was not made or not accepted, 130 if the user interrupted it.
+        that it does not understand, 3 if an edit was not made or not accepted, 130 if the user interrupted it.
     """
     run = _Run(**(_settings.get() or {"program": program_name()}))
     token = _run.set(run)
@@ -152,7 +152,7 @@ def _check_text(arguments: Sequence[str]) -> None:
     """Refuse what is no text: a name or sentence with such parts could be neither read nor written."""
     for text in arguments:
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            raise UsageError(
+            raise EditableValueError(
                 f"The argument {text!r:.200} is not of the encoding {sys.getfilesystemencoding()}. Write it "
                 "differently, or set a locale of UTF-8 (LANG=C.UTF-8)."
             )
@@ -207,7 +207,8 @@ def parse_arguments(
         `tuple`: an instance of each.
 
     Raises:
-        UsageError: if an option is unknown, or a value is out of range.
+        UsageError: if an option is unknown, or a value is none of its type.
+        EditableValueError: if a number is out of range.
         EditableFileError: if `output_dir` or `output_file` cannot be written, or is what another option names.
     """
     from transformers import HfArgumentParser
@@ -234,6 +235,8 @@ def parse_arguments(
     describe_options(parser)
     try:
         *parsed, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    except EditableError:
+        raise
     except (ValueError, ArithmeticError) as error:
         raise UsageError(str(error)) from error
     if rest:

@@ -296,12 +296,13 @@ class EditStore:
             left = corrections_of([*earlier, *redone])
             impact, lost = weigh(patch, left, (before, after), editor, gate, allow_lost)
             changed = dataclasses.replace(manifest, edits=(*earlier, *redone))
-            if present:
-                patch.apply(editor.model)
             try:
+                if present:
+                    patch.apply(editor.model)
                 changed.write(self._path)
             except BaseException:
-                if present and Manifest.read(self._path) != changed:
+                is_in = present and any(each.owner is patch for each in applied(editor.model))
+                if is_in and Manifest.read(self._path) != changed:
                     patch.revert(editor.model)
                 raise
             clear(self._path, {each.folder for each in changed.edits})
