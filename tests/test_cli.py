@@ -47,6 +47,7 @@ NEEDED = {
     "check_invariance": ["--output_dir", "out"],
     "check_replay": MEASURED,
     "families_table": ["--output_dir", "out"],
+    "interval_coverage": [],
     "soak": ["--output_dir", "out"],
 }
 WITH_LANGUAGES = ["edit", "apply", "mistakes", "mine", "evaluate", "analyze", "make-editable", "mine-prefixes"]

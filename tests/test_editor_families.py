@@ -147,7 +147,7 @@ def test_penalties_hold_edits_back(tiny_model, references, edit_with, inputs):
 
     def disturbance(name, result):
         problem = tiny_model.joint_problem([inputs], references)
-        return float(penalty_of(name, tiny_model, problem, num_pairs=24)(result.patch.tensors))
+        return float(penalty_of(name, tiny_model, problem, num_pairs=24)(result.patch.tensors).detach())
 
     for name, weight in (("kl", 30.0), ("rehearsal", 3.0), ("ewc", 30.0)):
         held = edit_with(name, weight=weight, num_pairs=24, learning_rate=3e-3)

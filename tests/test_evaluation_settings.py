@@ -107,7 +107,7 @@ def test_unknown_names_raise_and_list_those_there_are(evaluate, name, own, unuse
 
 
 def test_other_objects_raise(given):
-    with pytest.raises(EditableTypeError, match="settings={'seed': 1}: give EvaluationSettings.., or its fields"):
+    with pytest.raises(EditableTypeError, match="settings={'seed': 1} is of type dict. Give an EvaluationSettings"):
         evaluate_edits(*given, {"seed": 1})
 
 

@@ -185,6 +185,6 @@ def test_the_evaluation_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pai
 
 
 def test_cards_of_models_that_are_no_folders(capsys):
-    command = ["--edits_dir", "x", "--data_dir", "x", "--output_dir", "x", "--update_cards"]
+    command = ["--edits_dir", "x", "--data_dir", "x", "--output_dir", "y", "--update_cards"]
     assert evaluate_command.main(["--model_name_or_path", "user/name", *command]) == 2
     assert "--update_cards writes into folders, which ['user/name'] are not" in capsys.readouterr().err

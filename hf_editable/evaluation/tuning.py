@@ -152,7 +152,7 @@ def _trials(
     settings: TuningSettings,
     references: References | None,
     overrides: Mapping[str, Any],
-) -> Iterator["_Trials"]:
+) -> Iterator["Trials"]:
     """What tries settings on the edits and sentences of the data that are chosen; a journal keeps what is finished."""
     chosen, pairs = (
         list(choose_rows(name, dataset, columns, wanted, settings.seed).values())
@@ -171,10 +171,10 @@ def _trials(
     }
     folder = settings.output_dir
     with Journal(None if folder is None else check_folder(folder) / TUNING_NAME, arguments) as journal:
-        yield _Trials(model, tokenizer, config, chosen, (pairs, settings.batch_size), journal, references)
+        yield Trials(model, tokenizer, config, chosen, (pairs, settings.batch_size), journal, references)
 
 
-class _Trials:
+class Trials:
     """The validation edits of one editor with any coefficients; each setting is tried once."""
 
     def __init__(
@@ -252,7 +252,7 @@ class _Trials:
 class _Search:
     """Tries settings of one editor, each next to the best of those before it."""
 
-    def __init__(self, trials: _Trials, target_success: float, editor: Editor | None = None):
+    def __init__(self, trials: Trials, target_success: float, editor: Editor | None = None):
         self._trials = trials
         editor = make_editor(trials.config) if editor is None else editor
         self._target = target_success

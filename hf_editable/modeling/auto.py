@@ -3,13 +3,14 @@
 import os
 from typing import Any
 
+from torch import nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 
 from ..checks import checked
 from ..configuration import EditConfig
 from ..errors import EditableTypeError
 from ..hub.transfer import pin_revision
-from ..models.families import freeze_computed_positions
+from ..models.families import check_editable, freeze_computed_positions
 from ..models.layers import find_decoder_layers
 from ..models.private_names import check_private_names
 from ..runs.files import settle
@@ -72,13 +73,14 @@ class AutoEditableModelForSeq2SeqLM:
 
     @classmethod
     @checked
-    def from_model(cls, model: PreTrainedModel, edit_config: EditConfig | None = None) -> EditableMixin:
+    def from_model(cls, model: nn.Module, edit_config: EditConfig | None = None) -> EditableMixin:
         """
         Make a loaded model editable, in place: the same object, with the same tensors, under an editable class.
 
         Raises:
             EditableTypeError: if the model is not an encoder-decoder whose decoder is a list of layers.
         """
+        check_editable(model)
         if edit_config is None and not isinstance(model, EditableMixin):
             edit_config = stored_edit_config(model.config)
         model = cls._made_editable(model)

@@ -1,14 +1,15 @@
-"""How often intervals of reports hold the mean, as they are meant to in 95 of 100 cases, by the number of edits.
+r"""How often intervals of reports hold the mean, as they are meant to in 95 of 100 cases, by the number of edits.
 
-python scripts/developer/interval_coverage.py
+    python scripts/developer/interval_coverage.py
 
 What edits cost is drawn from known distributions, skewed ones among them, as a few edits cost much more than most.
 """
 
-import argparse
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from hf_editable.cli.shared.running import parse_arguments, run_main, tell
 from hf_editable.measures.statistics import LEAST_RESAMPLED, percentile_interval, resampled_means
 
 
@@ -26,6 +27,14 @@ COSTS = {
 }
 
 
+@dataclass
+class CoverageArguments:
+    """How many intervals are made."""
+
+    trials: int = field(default=1000, metadata={"help": "Intervals of each kind and number of edits."})
+    seed: int = field(default=0, metadata={"help": "Seed of the costs."})
+
+
 def coverage(kind: str, count: int, trials: int, seed: int) -> float:
     """The share of trials in which the interval of so many edits holds the mean."""
     draw, mean = COSTS[kind]
@@ -37,17 +46,19 @@ def coverage(kind: str, count: int, trials: int, seed: int) -> float:
     return held / trials
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1000, help="Intervals of each kind and number.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the costs.")
-    arguments = parser.parse_args()
-    print("| Edits |", " | ".join(COSTS), "|")
-    print("|" + "---:|" * (1 + len(COSTS)))
+def _cover(argv: list[str] | None) -> None:
+    (arguments,) = parse_arguments([CoverageArguments], argv, __doc__)
+    lines = ["| Edits | " + " | ".join(COSTS) + " |", "|" + "---:|" * (1 + len(COSTS))]
     for count in COUNTS:
-        shares = (coverage(kind, count, arguments.trials, arguments.seed) for kind in COSTS)
-        print(f"| {count} |", " | ".join(f"{share:.1%}" for share in shares), "|", flush=True)
+        shares = [coverage(kind, count, arguments.trials, arguments.seed) for kind in COSTS]
+        lines.append(f"| {count} | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
+    tell("\n".join(lines))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `scripts/developer/interval_coverage.py`; returns the exit code."""
+    return run_main(_cover, argv)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -59,7 +59,8 @@ class _Run:
     redirected: ExitStack = field(default_factory=ExitStack)
 
     def be_quiet(self) -> None:
-        """From here on, stdout is for the JSON object alone."""
+        """Print a JSON object, and let stdout be for that alone."""
+        self.json = True
         self.redirected.enter_context(redirect_stdout(sys.stderr))
 
 
@@ -208,8 +209,7 @@ def parse_arguments(
 
     Raises:
         UsageError: if an option is unknown, or a value is none of its type.
-        EditableValueError: if a number is out of range.
-        EditableFileError: if `output_dir` or `output_file` cannot be written, or is what another option names.
+        EditableError: if a number is out of range, or results cannot be written where they are to go.
     """
     from transformers import HfArgumentParser
 
@@ -247,7 +247,6 @@ def parse_arguments(
             setattr(instance, item.name, more[item.name])
     run.debug |= more.get("debug", False)
     if more.get("json") and not run.json:
-        run.json = True
         run.be_quiet()
     _check_places(parsed)
     return tuple(parsed)
