@@ -164,6 +164,14 @@ def test_an_interruption_ends_with_130(capsys, monkeypatch):
     assert (code, out, err) == (130, "", "Interrupted.\n")
 
 
+def test_an_interruption_before_the_command_runs_does_too(capsys, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_editable.cli.main._parser", interrupt)
+    assert run(capsys, "report") == (130, "", "Interrupted.\n")
+
+
 def test_errors_of_the_program_itself_are_not_hidden(monkeypatch):
     def fail(argv):
         raise ZeroDivisionError("a bug")

@@ -109,7 +109,15 @@ def main(argv: list[str] | None = None) -> int:
         `int`: the exit code, see [`~cli.shared.running.run_main`].
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    return run_printing(lambda: _main(arguments))
+    return run_printing(lambda: _interruptible(arguments))
+
+
+def _interruptible(arguments: list[str]) -> int:
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:  # before the command itself runs: while it is imported, above all
+        sys.stderr.write("Interrupted.\n")
+        return INTERRUPTED
 
 
 def _main(arguments: list[str]) -> int:
@@ -127,13 +135,9 @@ def _main(arguments: list[str]) -> int:
             raise UsageError(_unknown(name))
     except UsageError as error:
         return _refuse(error, arguments)
-    try:
-        module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
-        with subcommand(f"hf-editable {name}", options.json, options.debug):
-            return module.main(rest)
-    except KeyboardInterrupt:  # while it is imported
-        sys.stderr.write("Interrupted.\n")
-        return INTERRUPTED
+    module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
+    with subcommand(f"hf-editable {name}", options.json, options.debug):
+        return module.main(rest)
 
 
 def _refuse(error: UsageError, arguments: list[str]) -> int:

@@ -107,13 +107,13 @@ class Run:
             shutil.rmtree(place)
             self.counts["finished edits saved beside the store"] += 1
 
-    def meaning(self) -> dict[str, bytes]:
-        """The files of the store that count: what a process that was cut off has left does not."""
+    def meaning(self, clone: Path | None = None) -> dict[str, bytes]:
+        """The files that count of the store, or of a clone of it: what a process that was cut off left does not."""
         folders = {edit.folder for edit in self.edits}
         return {
             name: content
-            for name, content in files_of(self.store).items()
-            if not name.startswith(("edits/", ".store.json")) or name.split("/")[1] in folders
+            for name, content in files_of(clone or self.store).items()
+            if name != ".store.json.new" and (not name.startswith("edits/") or name.split("/")[1] in folders)
         }
 
     @contextmanager
