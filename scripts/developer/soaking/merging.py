@@ -49,6 +49,11 @@ def merge(run: Run) -> None:
         git(clone, "commit", "--quiet", "-m", source)
     if git(ours, "pull", "--quiet", "--no-rebase", str(theirs)) == 0:
         raise Violation(f"git merges {listed(theirs)[-1]} into {listed(ours)} without a conflict")
+    # Git may take a folder that both have removed, and one that each has added, for one that was renamed.
+    if git(ours, "diff", "--quiet", "--diff-filter=U", "--", "edits") != 0:
+        run.counts["merges in which git mixes the files of two edits"] += 1
+        _refuse_all(run, ours)
+        return
     sides = {}
     for side in ("ours", "theirs"):
         _refuse_all(run, ours)
