@@ -128,6 +128,19 @@ def test_a_finished_edit_that_cannot_be_added_is_kept(command, capsys, monkeypat
     assert [edit.target for edit in EditStore.open("store").edits] == ["1001", "1002"]
 
 
+def test_an_edit_that_is_stored_is_not_told_to_be_lost(command, capsys, monkeypatch, tmp_path):
+    add = EditStore.add
+
+    def add_and_stop(*given, **options):
+        add(*given, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EditStore, "add", add_and_stop)
+    assert command(PAIRS[0]) == 130
+    assert "not_added" not in json.loads(capsys.readouterr().out)
+    assert sorted(os.listdir()) == ["store"] and len(EditStore.open("store").edits) == 1
+
+
 def test_an_edit_that_is_stale_leaves_the_store_as_it_is(tmp_path, make_tiny_model):
     model = make_tiny_model()
     early = CheapEditor(model).edit("9 x", "1009")

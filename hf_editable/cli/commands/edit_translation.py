@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import EditableValueError, StaleEditError
+from ...errors import EditableError, EditableValueError, StaleEditError
 from ..shared.editor_options import EditorArguments
 from ..shared.language_options import LanguageArguments
 from ..shared.loading import load_data
@@ -107,7 +107,7 @@ def _edit(argv: list[str] | None) -> int:
             left = None
             return DONE
     finally:
-        if left is not None:
+        if left is not None and not _is_stored(arguments, left):
             _save_beside(arguments, left)
 
 
@@ -158,6 +158,17 @@ def _save(
         store = store or EditStore.create(arguments.store, editor.model, edit_config=editor.edit_config, exist_ok=True)
         stored = store.add(result, impact, force=arguments.force)
         tell(f"It is edit {stored.id} of the store {arguments.store}", store=arguments.store, id=stored.id)
+
+
+def _is_stored(arguments: EditTranslationArguments, patch: "EditPatch") -> bool:
+    """Whether an edit came into the store before the command was interrupted."""
+    from ...operations.store.edit_store import EditStore
+
+    try:
+        ids = [edit.id for edit in EditStore.open(arguments.store).edits]
+    except EditableError:  # it is damaged, or was not made yet
+        return False
+    return any(each.endswith(f"-{patch.fingerprint()[:8]}") for each in ids)
 
 
 def _save_beside(arguments: EditTranslationArguments, patch: "EditPatch") -> None:
