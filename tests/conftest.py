@@ -155,6 +155,21 @@ def tiny_model(make_tiny_model):
 
 
 @pytest.fixture(scope="session")
+def taught_weights(make_tiny_model, tiny_tokenizer, tiny_pairs) -> dict[str, torch.Tensor]:
+    """Weights of a tiny model that knows some of the pairs: its edits need few rounds, where a random one needs many."""
+    model = make_tiny_model()
+    texts = {name: [pair[name] for pair in tiny_pairs] for name in ("source", "target")}
+    batch = tiny_tokenizer(texts["source"], return_tensors="pt")
+    labels = tiny_tokenizer(text_target=texts["target"], return_tensors="pt").input_ids
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels).loss.backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.fixture(scope="session")
 def tiny_edits(tiny_pairs) -> datasets.Dataset:
     """Six edits with three alternatives each."""
     rows = [

@@ -26,6 +26,12 @@ from hf_editable.tail.decoder_tail import Tail
 SOURCE, TARGET = "der hund sieht den ball .", "the dog sees the ball ."
 
 
+@pytest.fixture
+def tiny_model(tiny_model, taught_weights):
+    tiny_model.load_state_dict(taught_weights)
+    return tiny_model
+
+
 @pytest.fixture(params=[1, 3], ids=["greedy", "beam 3"])
 def editor(request, tiny_model, tiny_tokenizer):
     tiny_model.edit_config = EditConfig(learning_rate=1e-2, max_steps=30, num_alternatives=4)
@@ -311,7 +317,8 @@ def test_searches_are_cut_short_but_for_the_last(editor, tiny_tokenizer, monkeyp
     assert set(limits) == {31}
 
 
-def test_endless_alternatives_are_cut(tiny_model, tiny_tokenizer):
+def test_endless_alternatives_are_cut(make_tiny_model, tiny_tokenizer):
+    tiny_model = make_tiny_model()
     tiny_model.generation_config.max_length = 33  # with its end token, one more than the tokenizer takes
     editor = TranslationEditor(tiny_model, tiny_tokenizer, num_beams=2)
     said = editor.translate([SOURCE])[0]
