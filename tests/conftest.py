@@ -46,9 +46,8 @@ os.register_at_fork(after_in_child=_free_progress_bars)
 
 # With the lowest versions too, these are run: what calls transformers and torch in every way there is.
 QUICK = (
-    *("test_app_guard", "test_beam_search", "test_cli_training", "test_decoding", "test_families", "test_languages"),
-    *("test_modeling", "test_patches", "test_patch_files", "test_private_names", "test_tail", "test_trainer"),
-    *("test_translation",),
+    *("test_app_guard", "test_beam_search", "test_decoding", "test_families", "test_languages", "test_modeling"),
+    *("test_patches", "test_patch_files", "test_private_names", "test_tail", "test_trainer"),
 )
 
 
@@ -156,7 +155,7 @@ def tiny_model(make_tiny_model):
 
 @pytest.fixture(scope="session")
 def taught_weights(make_tiny_model, tiny_tokenizer, tiny_pairs) -> dict[str, torch.Tensor]:
-    """Weights of a tiny model that knows some of the pairs: its edits need few rounds, where a random one needs many."""
+    """Weights of a tiny model that knows some of the pairs: its edits need few rounds, those of a random one many."""
     model = make_tiny_model()
     texts = {name: [pair[name] for pair in tiny_pairs] for name in ("source", "target")}
     batch = tiny_tokenizer(texts["source"], return_tensors="pt")
