@@ -21,7 +21,7 @@ echo "$*" > "$run/arguments"
 if [ $# -eq 0 ]; then
     data=(--source grammar --num_train 16000 --num_test 200 --vocab_size 1500 --lowercase)
     sizes=(--d_model 128 --ffn_dim 256 --num_layers 2 --dropout 0.1 --max_length 64)
-    baseline=(--learning_rate 3e-3 --lr_scheduler_type linear --warmup_steps 150 --max_steps 1000
+    baseline=(--learning_rate 2e-3 --lr_scheduler_type linear --warmup_steps 150 --max_steps 1000
         --max_tokens_per_batch 1024)
     editable=(--learning_rate 2e-4 --lr_scheduler_type linear --warmup_steps 20 --max_steps 250
         --max_tokens_per_batch 1024 --edits_per_step 2 --label_smoothing_factor 0.1 --c_edit 3 --c_loc 8
@@ -45,8 +45,8 @@ train() {
     mkdir -p "$output"
     last=$(find "$output" -maxdepth 1 -name "checkpoint-*" | sort -V | tail -n 1)
     # All that accelerate would else warn that it takes by default.
-    accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no -m hf_editable "$command" --data_dir "$run/data" --output_dir "$output" \
-        --save_total_limit 1 ${last:+--resume_from_checkpoint "$last"} "${@:3}"
+    accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+        -m hf_editable "$command" --data_dir "$run/data" --output_dir "$output" --save_total_limit 1 ${last:+--resume_from_checkpoint "$last"} "${@:3}"
 }
 
 step "Data"
