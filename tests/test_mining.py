@@ -11,7 +11,7 @@ from hf_editable.cli.commands.mine_edits import main
 from hf_editable.decoding.encoded_sources import EncodedSources
 from hf_editable.mining.mined_edits import INFO_NAME, JOURNAL_NAME
 from hf_editable.mining.miner import SeededSampling
-from hf_editable.runs.fingerprints import fingerprint_model
+from hf_editable.models.weights import fingerprint_model
 
 
 OPTIONS = {"num_alternatives": 3, "batch_size": 4, "max_new_tokens": 6}

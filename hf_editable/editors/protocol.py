@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..configuration import EditConfig
+from ..models.layers import edited_parameters
 from ..patches.changes import Change, Whole
-from ..tail.decoder_tail import Tail
 
 
 class EditProblem(Protocol):
@@ -110,7 +110,7 @@ class Editor(nn.Module):
 
     def moved(self, model: PreTrainedModel) -> dict[str, nn.Parameter]:
         """The model's parameters that edits may give other values; here those that [`EditConfig`] names."""
-        return Tail(model, self.config).parameters
+        return edited_parameters(model, self.config)
 
     def coefficients(self) -> dict[str, float]:
         """Fields of [`EditConfig`] that training has moved, with the values that they have now."""

@@ -22,9 +22,10 @@ from ..measures.scored_test_set import ScoredTestSet
 from ..mining.mined_edits import choose
 from ..modeling.mixin import EditableMixin, check_model, check_references
 from ..models.layers import edited_parameters
+from ..models.weights import fingerprint_model
 from ..numerics.scoring import PADDING
 from ..patches.application import working_copy
-from ..runs.fingerprints import fingerprint_model, fingerprint_rows
+from ..runs.fingerprints import fingerprint_rows
 from ..runs.processes import Job, Result, is_main_process, on_main, share_out
 from ..runs.provenance import machine, versions
 from .settings import EvaluationSettings, edit_config, split_options

@@ -24,10 +24,11 @@ from ..editors.protocol import Editor
 from ..editors.registry import make_editor
 from ..errors import EditableValueError, NonFiniteEditError
 from ..modeling.mixin import EditableMixin, check_model, check_references
+from ..models.weights import fingerprint_model
 from ..patches.patch import EditPatch
 from ..reporting.tuned_editor import TriedSetting, TunedEditor
 from ..runs.files import check_folder
-from ..runs.fingerprints import fingerprint_model, fingerprint_rows
+from ..runs.fingerprints import fingerprint_rows
 from ..runs.journal import Journal
 from ..tail.decoder_tail import Tail
 from .full_divergence import full_divergence

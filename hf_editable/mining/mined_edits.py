@@ -25,8 +25,9 @@ from ..decoding.generation import resolve_max_new_tokens
 from ..decoding.score_rules import SayableTargets
 from ..errors import EditableFileError, EditableValueError
 from ..models.languages import without_start
+from ..models.weights import fingerprint_model
 from ..runs.files import check_folder, read_saved, whole_folder
-from ..runs.fingerprints import fingerprint_model, fingerprint_rows
+from ..runs.fingerprints import fingerprint_rows
 from ..runs.journal import FinishedRows, check_arguments
 from ..runs.processes import is_main_process, on_main, share_out
 from .miner import Miner

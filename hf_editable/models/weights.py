@@ -1,11 +1,12 @@
-"""A model's weights, as its checkpoint holds them, and a hash of them all."""
+"""A model's weights, as its checkpoint holds them, and hashes of them all."""
 
 from collections.abc import Container
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ..errors import EditableValueError
-from ..runs.fingerprints import fingerprint_sum
+from ..runs.fingerprints import fingerprint, fingerprint_rows, fingerprint_sum
 from .families import computed_positions
 
 
@@ -23,6 +24,13 @@ def model_weights(model: nn.Module) -> dict[str, Tensor]:
             f"The model's {away[0]!r} is not in memory (device 'meta'). Load the model without offloading it."
         )
     return weights
+
+
+def fingerprint_model(model: PreTrainedModel) -> str:
+    """A hash of all that decides a model's translations: its weights and its generation settings."""
+    settings = model.generation_config.to_dict()
+    settings.pop("transformers_version", None)
+    return fingerprint_rows([fingerprint(model_weights(model)), settings])
 
 
 def fingerprint_weights(model: nn.Module, without: Container[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Hashes of tensors, of models and of plain values: what results and patches depend on."""
+"""Hashes of tensors and of plain values: what results and patches depend on."""
 
 import hashlib
 import json
@@ -8,15 +8,6 @@ from typing import Any
 import torch
 import xxhash
 from torch import Tensor
-from transformers import PreTrainedModel
-
-
-def fingerprint_model(model: PreTrainedModel) -> str:
-    """A hash of all that decides a model's translations: its weights and its generation settings."""
-    weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("editor.")}
-    settings = model.generation_config.to_dict()
-    settings.pop("transformers_version", None)
-    return fingerprint_rows([fingerprint(weights), settings])
 
 
 def fingerprint_rows(rows: Iterable[Any]) -> str:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from ..configuration import EditConfig
-from ..models.layers import find_decoder_layers, layer_indices, select_parameters
+from ..models.layers import edited_parameters, find_decoder_layers, layer_indices
 from ..numerics.output_projection import TrainedProjection
 from . import exactness, stepping
 from .copies import Call, TailCopy, TrunkCopy
@@ -50,11 +50,11 @@ class Tail:
     """
 
     def __init__(self, model: PreTrainedModel, config: EditConfig):
-        path, layers = find_decoder_layers(model)
+        _, layers = find_decoder_layers(model)
         edited = layer_indices(config.layers_to_transform, len(layers))
         self.model = model
         self.first_index, self.num_layers = edited[0], len(layers)
-        self.parameters = select_parameters(model, [(f"{path}.{i}", layers[i]) for i in edited], config)
+        self.parameters = edited_parameters(model, config)
         self._first_layer = layers[self.first_index]
         self._trunk = TrunkCopy(model, layers, self.first_index)
         self._tail = TailCopy(model, layers, self.first_index, self.parameters)

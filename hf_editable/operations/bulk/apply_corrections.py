@@ -12,9 +12,10 @@ from transformers.utils import logging
 
 from ...checks import check_count, given_settings
 from ...errors import EditableFileError, EditableValueError
+from ...models.weights import fingerprint_model
 from ...patches.application import applied
 from ...runs.files import check_folder, whole_folder
-from ...runs.fingerprints import fingerprint_model, fingerprint_rows
+from ...runs.fingerprints import fingerprint_rows
 from ...runs.journal import ROWS_NAME, Journal
 from ...runs.places import check_apart
 from ...runs.processes import process_state
