@@ -1,7 +1,7 @@
 """Sentences that edits must leave as they are."""
 
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -55,11 +55,32 @@ class References:
         check_count("num_pairs", num_pairs)
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self._pairs), generator=generator)[:num_pairs].tolist()
+        collator, rows = self._encoded(model, chosen)
+        return {name: tensor.to(model.device) for name, tensor in collator(rows).items()}
+
+    def batches(self, model: PreTrainedModel, num_pairs: int, batch_size: int) -> Iterator[dict[str, Tensor]]:
+        """
+        The first pairs in batches of about the same length; see `batch`.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]): the model.
+            num_pairs (`int`): how many; all, if there are fewer.
+            batch_size (`int`): pairs in a batch.
+        """
+        collator, rows = self._encoded(model, range(min(check_count("num_pairs", num_pairs), len(self._pairs))))
+        rows.sort(key=lambda row: len(row["labels"]))
+        for start in range(0, len(rows), batch_size):
+            batch = collator(rows[start : start + batch_size])
+            yield {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+    def _encoded(
+        self, model: PreTrainedModel, chosen: Iterable[int]
+    ) -> tuple[DataCollatorForEditableSeq2Seq, list[dict[str, list[int]]]]:
+        """Token ids of pairs."""
         pairs = [self._pairs[index] for index in chosen]
         collator = DataCollatorForEditableSeq2Seq(self._tokenizer, model)
         encoded = [collator.encode(name, [pair[name] for pair in pairs]) for name in ("source", "target")]
-        rows = [{"input_ids": x, "labels": y} for x, y in zip(*encoded, strict=True)]
-        return {name: tensor.to(model.device) for name, tensor in collator(rows).items()}
+        return collator, [{"input_ids": x, "labels": y} for x, y in zip(*encoded, strict=True)]
 
     def once(self, model: PreTrainedModel, key: Hashable, compute: Callable[[], Value]) -> Value:
         """

@@ -1,6 +1,6 @@
 """What an editor is, what it solves, and what it gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..configuration import EditConfig
+from ..data.references import References
 from ..models.layers import edited_parameters
 from ..patches.changes import Change, Whole
 
@@ -139,3 +140,44 @@ class Editor(nn.Module):
     def tunables(self) -> dict[str, Tunable]:
         """The settings that tuning chooses, the one with a scale first."""
         return {}
+
+
+class AdditiveCorrections(Protocol):
+    """
+    Corrections whose changes add up: each is what it is alone, whatever others there are.
+
+    Attributes:
+        levels (`int`): how thoroughly a correction can be made, from 0 to one less.
+    """
+
+    @property
+    def levels(self) -> int: ...
+
+    def changes(self, levels: Sequence[int]) -> tuple[Change, ...]:
+        """
+        What corrections do to the model.
+
+        Args:
+            levels (`Sequence[int]`): of each correction, its level; −1 leaves it out.
+        """
+        ...
+
+
+class AdditiveEditor(Editor):
+    """
+    Base class of editors whose edits stay out of each other's way. Corrections at the level of text are verified
+    together, and those that beam search does not say are made more thoroughly.
+    """
+
+    def prepared(
+        self, model: PreTrainedModel, edits: Sequence[Mapping[str, Tensor | None]], references: References | None
+    ) -> AdditiveCorrections:
+        """
+        Corrections to be made.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]): the model; it is not changed.
+            edits (`Sequence[dict[str, torch.Tensor]]`): `input_ids`, `attention_mask` and `labels` of each.
+            references ([`References`], *optional*): sentences that are to stay as they are.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no prepared().")

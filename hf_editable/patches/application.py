@@ -19,13 +19,16 @@ from torch import Tensor, nn
 
 from ..errors import EditableValueError
 from ..models.private_copies import own_parameters, owned_names, private_copy
+from ..models.widened import fitted, install
+from .added_neurons import AddedNeurons, RemovedNeurons
 from .changes import Change, Lookup, changed_values
+from .composition import Composition
 from .interrupts import INTERRUPTS
 
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_APPLIED = "_applied_edit_patches"
+_APPLIED, _NEURONS = "_applied_edit_patches", "_added_neurons"
 _LOCKS: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
 _MAKING_LOCKS = threading.Lock()
 
@@ -76,8 +79,18 @@ def working_copy(model: Model, names: Iterable[str]) -> Model:
 def renew(twin: Model, model: Model) -> None:
     """Bring a working copy to where its model is now, of which nothing but the copy's own parameters has changed."""
     with lock(model), lock(twin):
+        ready = _ready(twin, applied(model))
         twin.__dict__[_APPLIED] = applied(model)
         _copy(*({name: each.get_parameter(name) for name in owned_names(twin)} for each in (model, twin)))
+        _put_neurons(twin, ready)
+
+
+def bare_copy(model: Model) -> Model:
+    """A copy of a model as it is now, without the neurons that edits have added; it is not to be edited."""
+    with lock(model):
+        twin = private_copy(model)
+        _put_neurons(twin, {})
+    return twin
 
 
 def put(model: nn.Module, changes: Sequence[Change], owner: Any = None, merge: bool = False) -> None:
@@ -103,8 +116,8 @@ def put(model: nn.Module, changes: Sequence[Change], owner: Any = None, merge: b
         below = records[-1] if merge and records else None
         if below is not None:
             record = Applied(owner, (*below.changes, *changes), {**originals, **below.originals})
-        place = slice(len(records) - (below is not None), None)
-        _replace(targets, values, originals, lambda: records.__setitem__(place, [record]))
+        kept = records[: len(records) - (below is not None)]
+        _replace(model, targets, values, originals, [*kept, record])
 
 
 def take_back(model: nn.Module, count: int = 0) -> None:
@@ -119,7 +132,7 @@ def take_back(model: nn.Module, count: int = 0) -> None:
             targets = dict(model.named_parameters(remove_duplicate=False))
             targets = {name: targets[name] for name in records[-1].originals}
             before = {name: target.detach().clone() for name, target in targets.items()}
-            _replace(targets, records[-1].originals, before, records.pop)
+            _replace(model, targets, records[-1].originals, before, records[:-1])
 
 
 def changed(model: Model, changes: Sequence[Change], owner: Any = None) -> AbstractContextManager[Model]:
@@ -190,6 +203,11 @@ def looked_up(model: nn.Module) -> dict[tuple[int, ...], tuple[int, ...]]:
     return {source: said for source, said in table.items() if said}
 
 
+def added_neurons(model: nn.Module) -> list[Composition]:
+    """The neurons that edits have added to a model, for each feed-forward that has some."""
+    return list(model.__dict__.get(_NEURONS, {}).values())
+
+
 def parameters_of(model: nn.Module, changes: Sequence[Change]) -> dict[str, nn.Parameter]:
     """
     The parameters that changes give other values, by name.
@@ -220,23 +238,71 @@ def parameters_of(model: nn.Module, changes: Sequence[Change]) -> dict[str, nn.P
     for change in changes:
         for name in change.names:
             change.check_fit(name, parameters[name])
+        if isinstance(change, AddedNeurons | RemovedNeurons):
+            change.check_site(model)
     return {name: parameters[name] for name in names}
 
 
 @INTERRUPTS.uninterrupted
 def _replace(
-    targets: Mapping[str, Tensor], values: Mapping[str, Tensor], before: Mapping[str, Tensor], note: Callable[[], Any]
+    model: nn.Module,
+    targets: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    before: Mapping[str, Tensor],
+    records: list[Applied],
 ) -> None:
-    """Copy values into tensors that have those `before`, and note it: both or neither."""
+    """
+    Copy values into tensors that have those `before`, put in and out what neurons the records ask for, and note the
+    records: all of it or nothing.
+    """
     INTERRUPTS.hold()
+    noted = model.__dict__[_APPLIED]
     try:
-        _copy(values, targets)
-        note()
-    except BaseException:
-        _copy(before, targets)
-        raise
+        ready, back = _ready(model, records), _ready(model, noted)
+        try:
+            _copy(values, targets)
+            _put_neurons(model, ready)
+            noted[:] = records
+        except BaseException:
+            _copy(before, targets)
+            _put_neurons(model, back)
+            raise
     finally:
         INTERRUPTS.release()
+
+
+def _ready(model: nn.Module, records: Iterable[Applied]) -> dict[str, Composition]:
+    """The neurons that records of a model ask for, by the paths of the feed-forwards' second maps."""
+    wanted: dict[str, dict[str, Any]] = {}
+    sites = {}
+    for change in (change for record in records for change in record.changes):
+        if isinstance(change, AddedNeurons):
+            sites[change.site.second] = change.site
+            wanted.setdefault(change.site.second, {}).update({group.key: group for group in change.groups})
+        elif isinstance(change, RemovedNeurons):
+            for key in change.keys:
+                wanted.get(change.site.second, {}).pop(key, None)
+    known = model.__dict__.get(_NEURONS, {})
+    ready = {}
+    for second, groups in wanted.items():
+        old = known.get(second, Composition(sites[second]))
+        if groups:
+            ready[second] = old.without(old.groups.keys() - groups.keys()).with_groups(groups.values())
+    return ready
+
+
+def _put_neurons(model: nn.Module, compositions: Mapping[str, Composition]) -> None:
+    """Let a model have these neurons, and no others."""
+    known = model.__dict__.get(_NEURONS, {})
+    if known is compositions or known == compositions == {}:
+        return
+    new = {second: each for second, each in compositions.items() if known.get(second) is not each}
+    made = {second: fitted(model, second, each.neurons()) for second, each in new.items()}
+    for second in known.keys() - compositions.keys():
+        install(model, known[second].site.firsts, second, None)
+    for second, neurons in made.items():
+        install(model, compositions[second].site.firsts, second, neurons)
+    model.__dict__[_NEURONS] = dict(compositions)
 
 
 @torch.no_grad()

@@ -1,4 +1,7 @@
-"""What an edit does to a model: new values of tensors, matrices of low rank added to others, a table beside it."""
+"""
+What an edit does to a model: new values of tensors, matrices of low rank added to others, a table beside it; and, in
+`added_neurons`, more neurons.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EditableValueError
+from .added_neurons import AddedNeurons, NeuronGroup, RemovedNeurons, Site
 
 
 # Columns of a low-rank change's factors, as they are saved.
@@ -223,7 +227,7 @@ def parameter_of(name: str) -> str:
     return name.removesuffix(_LEFT).removesuffix(_RIGHT)
 
 
-KINDS: dict[str, type[Change]] = {cls.kind: cls for cls in (Whole, LowRank, Lookup)}
+KINDS: dict[str, type[Change]] = {cls.kind: cls for cls in (Whole, LowRank, Lookup, AddedNeurons, RemovedNeurons)}
 
 
 def changed_values(changes: Sequence[Change], before: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -255,7 +259,22 @@ def fold(changes: Sequence[Change], before: Mapping[str, Tensor]) -> tuple[Chang
     single = [change for change in changes if isinstance(change, LowRank) and counts[change.name] == 1]
     whole = {name: after[name] for name in after if name not in {change.name for change in single}}
     folded: list[Change] = [Whole(whole)] if whole else []
-    return (*folded, *single, *([Lookup(table)] if table else []))
+    return (*folded, *single, *_folded_neurons(changes), *([Lookup(table)] if table else []))
+
+
+def _folded_neurons(changes: Sequence[Change]) -> list[Change]:
+    """For each feed-forward, the groups that are taken out of it, and those that are added."""
+    added: dict[Site, dict[str, NeuronGroup]] = {}
+    removed: dict[Site, dict[str, None]] = {}
+    for change in changes:
+        if isinstance(change, AddedNeurons):
+            added.setdefault(change.site, {}).update({group.key: group for group in change.groups})
+        elif isinstance(change, RemovedNeurons):
+            own = added.setdefault(change.site, {})
+            gone = [key for key in change.keys if own.pop(key, None) is None]
+            removed.setdefault(change.site, {}).update(dict.fromkeys(gone))
+    folded: list[Change] = [RemovedNeurons(site, tuple(keys)) for site, keys in removed.items() if keys]
+    return folded + [AddedNeurons(site, tuple(groups.values())) for site, groups in added.items() if groups]
 
 
 def scaled(changes: Sequence[Change], before: Mapping[str, Tensor], share: float) -> tuple[Change, ...] | None:

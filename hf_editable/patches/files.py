@@ -15,6 +15,7 @@ from ..errors import EditableFileError, EditableValueError
 from ..runs.files import settle, write_json
 from ..runs.fingerprints import fingerprint
 from ..runs.reading import parameter_bytes, read_json, read_tensors
+from .added_neurons import is_of_neurons
 from .changes import KINDS, Change, Whole, parameter_of
 
 
@@ -139,11 +140,13 @@ def _read_tensors(path: Path, parameters: Mapping[str, Tensor] | None) -> dict[s
         return read_tensors(path, MOST_BYTES)
 
     def check(name: str, shape: Sequence[int]) -> None:
+        if is_of_neurons(name):
+            return
         parameter = parameters.get(parameter_of(name))
         if parameter is None or math.prod(shape) > parameter.numel():
             raise ValueError(f"the model has no parameter {name!r:.200} of as many values as {tuple(shape)}")
 
-    return read_tensors(path, parameter_bytes(parameters), check)
+    return read_tensors(path, max(parameter_bytes(parameters), MOST_BYTES), check)
 
 
 def _check_metadata(metadata: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
