@@ -211,7 +211,7 @@ def test_no_other_server_is_asked_for_anything(browse, app):
     browser.translate(SOURCE)
     messages = [json.loads(entry["message"])["message"] for entry in browser.driver.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
-    asked = {url for url in asked if not url.startswith(("data:", "blob:", "chrome:", "about:"))}
+    asked = {url for url in asked if not url.startswith(("data:", "blob:", "chrome", "about:"))}
     assert asked and all(url.startswith(app[0]) for url in asked)
 
 

@@ -16,11 +16,14 @@ from ..data.references import References
 from ..decoding.generation import resolve_max_new_tokens
 from ..decoding.score_rules import SayableTargets
 from ..decoding.translate import best_translations
+from ..editors.protocol import AdditiveEditor
 from ..editors.result import EditResult
 from ..errors import EditableValueError
 from ..modeling.mixin import EditableMixin, check_model, check_references
 from ..models.layers import edited_parameters
 from ..patches.application import working_copy
+from ..patches.changes import Change
+from .additive import AdditiveVerification, tensors_of
 from .unknown_words import describe_unknown, unknown_words
 from .verification import Request, Verification, shortened
 
@@ -56,12 +59,18 @@ class JointEditResult(EditResult):
         decoded (`list[bool]`): for each source, whether the edited model's beam search says its target.
         translations (`list[str]`): what it says.
         lost (`list[str]`): sources of `keep` that it does not translate as before.
+        parts (`list[tuple[Change, ...]]`, *optional*):
+            what each source's correction does to the model, from editors whose edits add up.
+        rivals (`list[list[str]]`, *optional*):
+            from these editors, for each source others that go the same way up to where they want something else.
     """
 
     rounds: int
     decoded: list[bool]
     translations: list[str]
     lost: list[str]
+    parts: list[tuple[Change, ...]] | None = None
+    rivals: list[list[str]] | None = None
 
 
 class TranslationEditor:
@@ -250,6 +259,8 @@ class TranslationEditor:
     ) -> JointEditResult:
         """See `edit_jointly`; the model is another one meanwhile."""
         requests = self._requests(sources, targets, alternatives)
+        if isinstance(editor := self.model.editor_with(**self.overrides), AdditiveEditor):
+            return self._added(editor, requests, self._kept(keep, sources), max_rounds)
         overrides = self.overrides if max_steps is None else {**self.overrides, "max_steps": max_steps}
         requests += self._kept(keep, sources)
         verification = Verification(self.model, self.collator, requests, self.num_beams, overrides, self.references)
@@ -262,6 +273,35 @@ class TranslationEditor:
             translations=verified.translations[:count],
             lost=[request.source for request, decoded in kept if not decoded],
         )
+
+    def _added(
+        self, editor: AdditiveEditor, requests: list[Request], kept: list[Request], max_rounds: int
+    ) -> JointEditResult:
+        """The same for an editor whose edits add up."""
+        self._check_contradictions(requests)
+        count, requests = len(requests), requests + kept
+        edits = [tensors_of(request, self.collator) for request in requests]
+        made = AdditiveVerification(self.model, editor, requests, edits, self.references, self.translate)(max_rounds)
+        return JointEditResult(
+            **vars(made.result),
+            rounds=made.rounds,
+            decoded=made.decoded[:count],
+            translations=made.translations[:count],
+            lost=[each.source for each, decoded in zip(kept, made.decoded[count:], strict=True) if not decoded],
+            parts=made.parts[:count],
+            rivals=[[requests[row].source for row in made.rivals.get(place, ())] for place in range(count)],
+        )
+
+    def _check_contradictions(self, requests: Sequence[Request]) -> None:
+        """Refuse two targets for what is one source to the model."""
+        asked: dict[tuple[int, ...], Request] = {}
+        for request in requests:
+            other = asked.setdefault(self._tokens(request.source), request)
+            if other.target != request.target:
+                raise EditableValueError(
+                    f"{other.source!r} is to be {other.target!r}, and {request.source!r}, which is the same to the "
+                    f"model, {request.target!r}. Leave one of them out."
+                )
 
     def _kept(self, keep: Sequence[tuple[str, str]], sources: Sequence[str]) -> list[Request]:
         """What is to be kept of the translations of other sources, where the model gives them now."""
@@ -289,7 +329,9 @@ class TranslationEditor:
         targets = [self.written(target, source) for source, target in zip(sources, targets, strict=True)]
         self.warn_of_unknown(sources)
         if alternatives is None:
-            count = self.edit_config.num_alternatives
+            adds_up = isinstance(self.model.editor_with(**self.overrides), AdditiveEditor)
+            # These need no alternatives, but `l_e` does.
+            count = max(2, self.num_beams) if adds_up else self.edit_config.num_alternatives
             given = self._best(sources, count, count)
         return [
             Request(source, target, shortened(self.collator, texts))

@@ -153,9 +153,9 @@ class AdditiveCorrections(Protocol):
     @property
     def levels(self) -> int: ...
 
-    def changes(self, levels: Sequence[int]) -> tuple[Change, ...]:
+    def parts(self, levels: Sequence[int]) -> list[tuple[Change, ...]]:
         """
-        What corrections do to the model.
+        What each correction does to the model: changes that commute.
 
         Args:
             levels (`Sequence[int]`): of each correction, its level; −1 leaves it out.

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from transformers import PreTrainedModel
+
 from ..models.private_names import check_private_names
 from ..models.weights import fingerprint_weights
 from ..patches.application import parameters_of
 from ..patches.patch import EditPatch
 from ..runs.fingerprints import fingerprint
-from .problems.translation_problem import JointEditProblem, TranslationEditProblem
 from .protocol import EditOutcome
 
 
@@ -34,16 +35,17 @@ class EditResult:
     patch: EditPatch
 
 
-def edit_result(problem: TranslationEditProblem | JointEditProblem, outcome: EditOutcome, editor: str) -> EditResult:
+def edit_result(model: PreTrainedModel, outcome: EditOutcome, editor: str, length_penalty: float) -> EditResult:
     """
-    The result of an editor's work on a problem of a model, which still is as it was.
+    The result of an editor's work on a model, which still is as it was.
 
     Args:
-        problem ([`TranslationEditProblem`]): the problem.
+        model ([`~transformers.PreTrainedModel`]): the model.
         outcome ([`EditOutcome`]): what the editor gave back.
         editor (`str`): its family.
+        length_penalty (`float`): λ of the scores in `l_e`.
     """
-    model, loss = problem.model, outcome.loss.item()
+    loss = outcome.loss.item()
     return EditResult(
         success=loss <= 0,
         steps=outcome.steps,
@@ -55,7 +57,7 @@ def edit_result(problem: TranslationEditProblem | JointEditProblem, outcome: Edi
             loss_before=outcome.initial_loss,
             loss_after=loss,
             steps=outcome.steps,
-            length_penalty=problem.length_penalty,
+            length_penalty=length_penalty,
             model_fingerprint=fingerprint_weights(model),
             base_model=model.config._name_or_path or None,
             base_revision=getattr(model.config, "_commit_hash", None),

@@ -237,7 +237,7 @@ class EditableMixin:
         working = working_copy(self, edited_parameters(self, editor.config))
         problem = working.joint_problem(edits, references, **overrides)
         with torch.inference_mode(False), torch.enable_grad():
-            return edit_result(problem, editor(problem), editor.config.editor)
+            return edit_result(working, editor(problem), editor.config.editor, problem.length_penalty)
 
     def editor_with(self, **overrides: Any) -> Editor:
         """

@@ -248,7 +248,7 @@ class RemovedNeurons:
         return cls(_site(description), tuple(keys))
 
 
-def is_of_neurons(name: str) -> bool:
+def belongs_to_neurons(name: str) -> bool:
     """Whether a tensor of a patch's file belongs to added neurons."""
     return any(name.endswith(f"{_MARK}{field.name}") for field in fields(NeuronGroup))
 

@@ -135,6 +135,25 @@ def take_back(model: nn.Module, count: int = 0) -> None:
             _replace(model, targets, records[-1].originals, before, records[:-1])
 
 
+def take_out(model: nn.Module, place: int) -> None:
+    """
+    Take back one of the changes that are applied to a model, from wherever it is among them: neurons that are added
+    have nothing to do with what came before or after.
+
+    Args:
+        model ([`~torch.nn.Module`]): the model.
+        place (`int`): which of `applied(model)`; all changes after it, and its own, are of neurons.
+    """
+    with lock(model):
+        records = applied(model)
+        _replace(model, {}, {}, {}, records[:place] + records[place + 1 :])
+
+
+def is_of_neurons(changes: Iterable[Change]) -> bool:
+    """Whether changes do nothing but to add neurons, so that they can be taken out whatever came after them."""
+    return all(isinstance(change, AddedNeurons) for change in changes)
+
+
 def changed(model: Model, changes: Sequence[Change], owner: Any = None) -> AbstractContextManager[Model]:
     """
     The changed model inside the block, the original after it, bit for bit, also after an exception. What is applied

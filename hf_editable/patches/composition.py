@@ -64,6 +64,13 @@ class Composition:
             found[key] = found[key].scatter_reduce(0, neurons, raised, "amax")
         return found
 
+    def conflicts(self) -> list[tuple[str, str]]:
+        """
+        Pairs of groups, by their keys, of which a neuron of the first has no room beside a state of the second: there
+        the two want different tokens at what is nearly one state.
+        """
+        return [pair for pair, (_, thresholds) in self.raised.items() if bool((thresholds >= 1 - LEAST_REACH).any())]
+
     def neurons(self) -> Neurons | None:
         """What the feed-forward gets, in double precision; `None` without groups."""
         groups = list(self.groups.values())

@@ -15,7 +15,7 @@ from ..errors import EditableFileError, EditableValueError
 from ..runs.files import settle, write_json
 from ..runs.fingerprints import fingerprint
 from ..runs.reading import parameter_bytes, read_json, read_tensors
-from .added_neurons import is_of_neurons
+from .added_neurons import belongs_to_neurons
 from .changes import KINDS, Change, Whole, parameter_of
 
 
@@ -140,7 +140,7 @@ def _read_tensors(path: Path, parameters: Mapping[str, Tensor] | None) -> dict[s
         return read_tensors(path, MOST_BYTES)
 
     def check(name: str, shape: Sequence[int]) -> None:
-        if is_of_neurons(name):
+        if belongs_to_neurons(name):
             return
         parameter = parameters.get(parameter_of(name))
         if parameter is None or math.prod(shape) > parameter.numel():

@@ -23,7 +23,8 @@ from ..models.weights import fingerprint_weights
 from ..runs.files import whole_folder
 from ..runs.fingerprints import fingerprint, fingerprint_rows
 from ..runs.provenance import installed_versions
-from .application import applied, lock, numbered, parameters_of, put, take_back
+from .added_neurons import AddedNeurons
+from .application import added_neurons, applied, is_of_neurons, lock, numbered, parameters_of, put, take_back, take_out
 from .changes import Change, Whole, changed_values, fold, same_changes, same_tensors
 from .files import CONFIG_NAME, TENSORS_NAME, read_patch, write_patch
 from .scope import check_scope
@@ -156,6 +157,7 @@ class EditPatch:
             EditableValueError: as `apply` does.
         """
         targets = parameters_of(model, self.changes)
+        self._check_new(model)
         check_scope(model, self.names, self.editor)
         if (found := fingerprint(targets)) != self.base_fingerprint:
             problem = f"tensors with fingerprint {self.base_fingerprint}, this model's have {found}."
@@ -178,6 +180,13 @@ class EditPatch:
             f"{'It is applied already. ' if present and targets else ''}Apply it to the model that it was made from "
             f"({self.base_model or 'of unknown name'}), with the patches that were applied then."
         )
+
+    def _check_new(self, model: nn.Module) -> None:
+        """Refuse neurons that a model has already: there is no second of the same."""
+        keys = {group.key for change in self.changes if isinstance(change, AddedNeurons) for group in change.groups}
+        present = {key for each in added_neurons(model) for key in each.groups}
+        if keys and keys <= present:
+            raise EditableValueError(f"The neurons of the patch {self} are in this model: it is applied already.")
 
     def _is(self, other: Any) -> bool:
         """Whether another patch is this one, by content: one may come from memory and one from disk."""
@@ -203,7 +212,12 @@ class EditPatch:
             if not places:
                 listed = f"The applied ones are: {numbered(patches)}." if patches else "None is applied."
                 raise EditableValueError(f"The patch {self} is not applied to this model. {listed}")
-            if later := patches[places[-1] + 1 :]:
+            later = patches[places[-1] + 1 :]
+            after = (change for record in records[places[-1] :] for change in record.changes)
+            if later and is_of_neurons(after):
+                take_out(model, places[-1])
+                return
+            if later:
                 raise EditableValueError(
                     f"The patch {self} is under {len(later)} applied later, which were made on top of it. Revert "
                     f"these first, in this order: {numbered(reversed(later))}."

@@ -13,6 +13,7 @@ from ...decoding.generation import frozen
 from ...numerics.scoring import PADDING
 from ...patches.added_neurons import AddedNeurons, NeuronGroup, Site, to_levels
 from ...patches.application import bare_copy, changed
+from ...patches.changes import fold
 from ..problems.constraint import constraint_value
 from ..problems.translation_problem import JointEditProblem, TranslationEditProblem
 from ..protocol import AdditiveEditor, EditOutcome
@@ -57,7 +58,7 @@ class CapNeurons(AdditiveEditor):
             initial = constraint_value(model, edits, problem.length_penalty)
             made = self.prepared(model, edits, problem.references)
             for level in range(made.levels):
-                changes = made.changes([level] * len(edits))
+                changes = fold([change for part in made.parts([level] * len(edits)) for change in part], {})
                 with changed(model, changes):
                     loss = constraint_value(model, edits, problem.length_penalty)
                 if loss <= 0:
@@ -110,7 +111,7 @@ class CapCorrections:
                 found = self._final.positions(batch)
                 parts |= {row: found[found.rows == place] for place, row in enumerate(rows)}
         self._positions = [parts[row] for row in range(len(edits))]
-        self._values = [torch.full_like(each.outputs, torch.nan) for each in self._positions]
+        self._known: list[dict[str, Tensor]] = [{} for _ in edits]
         found = self._final.found
         sharpness = SHARPNESS.get(found.activation, SMOOTH)
         self.site = Site(found.firsts, found.second, sharpness, found.fits_plain)
@@ -120,63 +121,66 @@ class CapCorrections:
         """How many sizes a correction's group can have."""
         return len(self._floors)
 
-    def changes(self, levels: Sequence[int]) -> tuple[AddedNeurons, ...]:
-        """
-        The change that the corrections come to.
-
-        Args:
-            levels (`Sequence[int]`): of each, its level from 0; −1 leaves it out.
-        """
-        groups = self.groups(levels)
-        present = tuple(group for group in groups if group is not None and len(group.tokens))
-        return (AddedNeurons(self.site, present),) if present else ()
-
-    def groups(self, levels: Sequence[int]) -> list[NeuronGroup | None]:
-        """The groups of the corrections; see `changes`."""
-        chosen = [None if level < 0 else self._chosen(row, level) for row, level in enumerate(levels)]
-        self._find_values(chosen)
-        return [None if mask is None else self._group(row, mask) for row, mask in enumerate(chosen)]
+    def parts(self, levels: Sequence[int]) -> list[tuple[AddedNeurons, ...]]:
+        """See [`AdditiveCorrections`]."""
+        chosen = [self._chosen(row, level) for row, level in enumerate(levels)]
+        self._make(chosen)
+        groups = [self._group(row, mask) if bool(mask.any()) else None for row, mask in enumerate(chosen)]
+        return [() if group is None else (AddedNeurons(self.site, (group,)),) for group in groups]
 
     def _chosen(self, row: int, level: int) -> Tensor:
         """Which positions of a correction get neurons."""
         own = self._positions[row]
+        if level < 0:
+            return torch.zeros_like(own.tokens, dtype=torch.bool)
         return (own.predicted != own.tokens) | (own.probabilities < self._floors[level])
 
-    def _find_values(self, chosen: Sequence[Tensor | None]) -> None:
-        """Find the values of chosen positions that are not known."""
-        wanted = [
-            (row, mask & self._values[row].isnan().any(-1)) for row, mask in enumerate(chosen) if mask is not None
-        ]
-        wanted = [(row, mask) for row, mask in wanted if bool(mask.any())]
+    def _make(self, chosen: Sequence[Tensor]) -> None:
+        """Make the neurons of chosen positions that are not known, all at once."""
+        wanted = []
+        for row, mask in enumerate(chosen):
+            if self._known[row]:
+                mask = mask & ~self._known[row]["made"]
+            if bool(mask.any()):
+                wanted.append((row, mask))
         if not wanted:
             return
-        parts = Positions.join([self._positions[row][mask] for row, mask in wanted])
-        given = (parts.rests, parts.outputs, parts.tokens, self._options.confidence)
-        values = find_values(self._final.logits, *given).split([int(mask.sum()) for _, mask in wanted])
-        for (row, mask), found in zip(wanted, values, strict=True):
-            self._values[row][mask] = found
+        neurons = self._neurons(Positions.join([self._positions[row][mask] for row, mask in wanted]))
+        sizes = [int(mask.sum()) for _, mask in wanted]
+        split = {name: tensor.split(sizes) for name, tensor in neurons.items()}
+        for place, (row, mask) in enumerate(wanted):
+            known, mask = self._known[row], mask.cpu()
+            for name, parts in {**split, "made": [mask[mask] for _, mask in wanted]}.items():
+                part = parts[place].cpu()
+                whole = known.setdefault(name, part.new_zeros(len(mask), *part.shape[1:]))
+                whole[mask] = part
 
-    def _group(self, row: int, mask: Tensor) -> NeuronGroup:
-        own, chosen = self._positions[row], self._positions[row][mask]
-        directions, offsets = directions_to(self._space.normed(chosen.states), self._options.metric, self._protected)
+    def _neurons(self, positions: Positions) -> dict[str, Tensor]:
+        """The neurons of positions, under the names of [`NeuronGroup`]."""
+        given = (positions.rests, positions.outputs, positions.tokens, self._options.confidence)
+        values = self._options.gain * find_values(self._final.logits, *given)
+        normed = self._space.normed(positions.states)
+        directions, offsets = directions_to(normed, self._options.metric, self._protected)
         thresholds = torch.full_like(offsets, 1 - self._reach)
         if self._protected is not None:
-            thresholds = torch.maximum(thresholds, self._protected.thresholds(directions, offsets, chosen.tokens))
+            thresholds = torch.maximum(thresholds, self._protected.thresholds(directions, offsets, positions.tokens))
         levels, steps = to_levels(self._space.back(directions).cpu())
         # So that it is 1 at the state itself, after rounding.
-        at_state = (levels.double() * steps.double()[:, None] * chosen.states.cpu().double()).sum(-1)
-        states, state_steps = to_levels(own.states.cpu().float())
-        return NeuronGroup(
-            directions=levels,
-            direction_steps=steps,
-            offsets=(1 - at_state).float(),
-            thresholds=thresholds.cpu().float(),
-            values=(self._options.gain * self._values[row][mask]).cpu().half(),
-            tokens=chosen.tokens.cpu().int(),
-            states=states,
-            state_steps=state_steps,
-            state_tokens=own.tokens.cpu().int(),
-        )
+        at_state = (levels.double() * steps.double()[:, None] * positions.states.cpu().double()).sum(-1)
+        return {
+            "directions": levels,
+            "direction_steps": steps,
+            "offsets": (1 - at_state).float(),
+            "thresholds": thresholds.float(),
+            "values": values.half(),
+            "tokens": positions.tokens.int(),
+        }
+
+    def _group(self, row: int, mask: Tensor) -> NeuronGroup:
+        states, steps = to_levels(self._positions[row].states.cpu().float())
+        own = {name: tensor[mask.cpu()] for name, tensor in self._known[row].items() if name != "made"}
+        tokens = self._positions[row].tokens.cpu().int()
+        return NeuronGroup(**own, states=states, state_steps=steps, state_tokens=tokens)
 
     @property
     def _reach(self) -> float:
