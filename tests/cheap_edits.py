@@ -1,6 +1,7 @@
 """An editor whose edits cost nothing: what it says for a source is one number among the model's weights."""
 
 import copy
+import dataclasses
 
 import torch
 
@@ -41,7 +42,8 @@ class CheapEditor:
     def edit(self, source, target, keep=()):
         joint = self.edit_jointly([source], [target], keep)
         joint.patch.source, joint.patch.target = source, target
-        values = {name: value for name, value in vars(joint).items() if name != "translations"}
+        own = {item.name for item in dataclasses.fields(TranslationEditResult)}
+        values = {name: value for name, value in vars(joint).items() if name in own}
         return TranslationEditResult(**{**values, "decoded": joint.decoded[0]}, translation=joint.translations[0])
 
     def edit_jointly(self, sources, targets, keep=()):

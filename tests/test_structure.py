@@ -13,8 +13,8 @@ PACKAGE = ROOT / "hf_editable"
 FLOORS = [
     "cli", "cli.commands", "cli.shared", "app", "operations", "operations.bulk", "operations.store",
     "operations.gate", "operations.corrections", "evaluation", "reporting", "measures", "correction", "training",
-    "modeling", "mining", "editors", "editors.problems", "decoding", "tail", "patches", "data", "models", "hub",
-    "runs", "numerics", "",
+    "modeling", "mining", "editors.neurons", "editors", "editors.problems", "decoding", "tail", "patches", "data",
+    "models", "hub", "runs", "numerics", "",
 ]  # fmt: skip
 ROOT_FILES = {"__init__", "__main__", "configuration", "checks", "errors"}
 # Only its folder gives such a name a sense, so it may stand in several.

@@ -24,6 +24,7 @@ from ..hub.transfer import upload
 from ..models.private_names import check_private_names
 from ..runs.files import check_folder
 from ..runs.reading import parameter_bytes, read_json, read_tensors
+from .widened_checkpoints import widened
 
 
 check_private_names(__name__)
@@ -170,6 +171,9 @@ def save_files(model: PreTrainedModel, save_directory: str | os.PathLike, **kwar
     vanilla = copy.copy(model)
     vanilla.__class__ = model.base_class()
     vanilla._modules = {name: module for name, module in model._modules.items() if name != "editor"}
+    weights = vanilla.state_dict() if kwargs.get("state_dict") is None else kwargs["state_dict"]
+    if (wide := widened(model, weights)) is not None:
+        vanilla.config, kwargs["state_dict"] = wide
     vanilla.save_pretrained(save_directory, **kwargs)
     if kwargs.get("is_main_process", True):
         place = Path(save_directory) / EDITOR_NAME

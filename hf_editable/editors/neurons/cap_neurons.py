@@ -17,10 +17,10 @@ from ...patches.changes import fold
 from ..problems.constraint import constraint_value
 from ..problems.translation_problem import JointEditProblem, TranslationEditProblem
 from ..protocol import AdditiveEditor, EditOutcome
+from .collecting import protected_states
 from .options import NeuronOptions
 from .positions import FinalFeedForward, Positions
 from .protected_states import ProtectedStates
-from .references import protected_states
 from .space import Space, directions_to
 from .values import find_values
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import EditableFileError, EditableValueError, StaleEditError
 from ...models.weights import model_weights
+from ...patches.added_neurons import AddedNeurons, RemovedNeurons
 from ...patches.application import looked_up
 from ...patches.changes import Lookup, Whole, changed_values
 from ...patches.files import CONFIG_NAME, TENSORS_NAME, changed_kinds, described, read_patch
@@ -23,7 +24,11 @@ from ..gate.report import IMPACT_NAME, ImpactReport
 from .edit_diff import EditDiff, tensor_changes
 from .files import BASE, EDITS, look
 from .manifest import Manifest, StoredEdit
-from .state import State
+from .state import State, changes_of_neurons, neurons_of, same_neurons
+
+
+# Kinds of changes that no later one has in it.
+_BESIDE = {Lookup.kind, AddedNeurons.kind, RemovedNeurons.kind}
 
 
 class Contents:
@@ -108,18 +113,30 @@ class Contents:
     def state(self, count: int) -> State:
         """The model with the first `count` edits."""
         needed, patches = set(self.manifest.tensors), []
-        # Patches mostly hold whole tensors, so the last one often says it all, but for tables.
+        # Patches mostly hold whole tensors, so the last one often says it all, but for tables and neurons.
         for edit in reversed(self.manifest.edits[:count]):
-            if needed or self._has_table(edit):
+            if needed or self.kinds(edit) & _BESIDE:
                 patches.append(self.patch(edit))
                 needed -= patches[-1].tensors.keys()
         found = State(self.base() if needed else {})
         for patch in reversed(patches):
             found = found.after(patch.changes)
-        return State({name: found.tensors[name] for name in self.manifest.tensors}, found.table)
+        return State({name: found.tensors[name] for name in self.manifest.tensors}, found.table, found.neurons)
 
-    def _has_table(self, edit: StoredEdit) -> bool:
-        return Lookup.kind in changed_kinds(described(self.folder(edit)))
+    def kinds(self, edit: StoredEdit) -> set[str]:
+        """The kinds of an edit's changes, by what its `edit_config.json` says."""
+        return set(changed_kinds(described(self.folder(edit))))
+
+    def commute(self, edits: Sequence[StoredEdit]) -> bool:
+        """Whether edits only add neurons, so that any of them can be taken out alone."""
+        return all(self.kinds(edit) == {AddedNeurons.kind} for edit in edits)
+
+    def without(self, place: int) -> State:
+        """The model with all edits but one, after which all `commute`."""
+        found = self.state(place)
+        for edit in self.manifest.edits[place + 1 :]:
+            found = found.after(self.patch(edit).changes)
+        return found
 
     def merge(self, count: int) -> EditPatch | None:
         """One patch from the base model to the first `count` edits."""
@@ -138,10 +155,11 @@ class Contents:
         differing = [name for name, value in after.tensors.items() if not torch.equal(before.tensors[name], value)]
         table = {source: after.table.get(source, ()) for source in {**before.table, **after.table}}
         table = {source: said for source, said in table.items() if said != before.table.get(source, ())}
-        changed = differing or ([] if table else list(after.tensors))
+        neurons = changes_of_neurons(before.neurons, after.neurons)
+        changed = differing or ([] if table or neurons else list(after.tensors))
         whole = [Whole({name: after.tensors[name] for name in changed})] if changed else []
         return EditPatch(
-            changes=(*whole, *([Lookup(table)] if table else [])),
+            changes=(*whole, *neurons, *([Lookup(table)] if table else [])),
             base_fingerprint=fingerprint({name: before.tensors[name] for name in changed}),
             model_fingerprint=self.model_fingerprint(before.tensors),
             editor=widest(edit.editor for edit in self.manifest.edits),
@@ -219,9 +237,11 @@ class Contents:
             )
         present, table = fingerprint({name: weights[name] for name in base}), looked_up(model)
         edited = self.state(len(manifest.edits))
-        if manifest.edits and present == fingerprint(edited.tensors) and table == edited.table:
+        neurons = neurons_of(model)
+        same = table == edited.table and same_neurons(neurons, edited.neurons)
+        if manifest.edits and present == fingerprint(edited.tensors) and same:
             return True
-        if present == fingerprint(base) and not table:
+        if present == fingerprint(base) and not table and not neurons:
             return False
         raise EditableValueError(
             f"The model has neither all {len(manifest.edits)} edits of the store {str(self._path)!r} in it nor none "

@@ -261,7 +261,8 @@ class EditStore:
     ) -> RevertResult:
         """
         Take back an edit. The later ones are redone in their order on the model without it, and asked again at the
-        end. All of that succeeds, or the store and the model are as they were.
+        end; but where it and all later ones only add neurons, they stay as they are. All of that succeeds, or the
+        store and the model are as they were.
 
         Args:
             id (`str`): which edit; see `get`.
@@ -284,18 +285,21 @@ class EditStore:
             edit = find(manifest.edits, id)
             place = manifest.edits.index(edit)
             earlier, later = manifest.edits[:place], manifest.edits[place + 1 :]
-            if later and editor is None:
+            commute = contents.commute(manifest.edits[place:])
+            if later and not commute and editor is None:
                 raise EditableValueError(
                     f"{len(later)} edits were made on top of {edit.id}, which are to be made anew. Give an editor."
                 )
             present = editor is not None and contents.check_model(editor.model)
-            before, after, redone = contents.state(len(manifest.edits)), contents.state(place), []
-            if later:
+            before, redone = contents.state(len(manifest.edits)), []
+            after = contents.without(place) if commute else contents.state(place)
+            if later and not commute:
                 redone, after = redo_edits(editor, later, earlier, after, self._access.save, allow_lost)
+                later = redone
             patch = contents.transition(before, after)
-            left = corrections_of([*earlier, *redone])
+            left = corrections_of([*earlier, *later])
             impact, lost = weigh(patch, left, (before, after), editor, gate, allow_lost)
-            changed = dataclasses.replace(manifest, edits=(*earlier, *redone))
+            changed = dataclasses.replace(manifest, edits=(*earlier, *later))
             try:
                 if present:
                     patch.apply(editor.model)
