@@ -156,7 +156,7 @@ def test_command(tiny_model, tiny_tokenizer, tiny_edits, tiny_pairs, test_set, t
     table = capsys.readouterr().out
     assert table == (tmp_path / "out" / "table.md").read_text()
     named = [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]]
-    assert named[:2] == ["gradient", "gradient:verified"] and sorted(named[2:]) == sorted(NAMES[1:])
+    assert named[:2] == ["gradient", "gradient:verified"] and sorted(named[2:]) == sorted([*NAMES[1:], "neurons"])
     assert (tmp_path / "out" / "picture.png").read_bytes().startswith(b"\x89PNG")
     header = json.loads((tmp_path / "out" / "ewc" / "rows.jsonl").read_text().splitlines()[0])["arguments"]
     assert header["edit_config"]["editor_options"] == {"num_pairs": 3, "weight": 7}

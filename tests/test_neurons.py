@@ -7,11 +7,14 @@ import re
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
-from hf_editable import EditableFileError, EditableValueError, EditPatch, TranslationEditor
-from hf_editable.operations import EditStore
+from hf_editable import EditableFileError, EditableValueError, EditPatch, TranslationEditor, evaluate_edits
+from hf_editable.decoding.generation import frozen
+from hf_editable.evaluation.full_divergence import full_divergence
+from hf_editable.operations import EditStore, ImpactGate
 from hf_editable.patches.added_neurons import AddedNeurons
 from hf_editable.patches.application import added_neurons, applied
 from hf_editable.patches.composition import Composition
@@ -263,3 +266,24 @@ def test_a_model_with_neurons_is_edited_by_gradients(editor, model, corrections)
     assert result.success
     with model.edited(result.patch):
         assert [each.site.second for each in added_neurons(model)] == ["model.decoder.layers.1.fc2"]
+
+
+def test_what_they_change_is_measured(editor, model, corrections, tiny_pairs):
+    patch = editor.edit(*corrections[0]).patch
+    gate = ImpactGate(editor, [corrections[0][0], *(pair["source"] for pair in tiny_pairs[4:8])])
+    for _ in range(2):  # the second time it has a record of the search
+        report = gate.measure(patch)
+        assert corrections[0][0] in [each.source for each in report.changed] and report.said == corrections[0][1]
+    pairs = [{"source": source, "target": target} for source, target in corrections]
+    with frozen(model):
+        found = full_divergence(model, patch.changes, editor.collator, pairs, 4)
+        assert found > 0 == full_divergence(model, (), editor.collator, pairs, 4)
+    assert neurons(model) == {}
+
+
+def test_single_edits_are_measured(model, editor, tiny_tokenizer, tiny_edits, tiny_pairs):
+    data = Dataset.from_list(tiny_pairs)
+    options = {"num_edits": 3, "editor": "neurons", "num_beams": 2}
+    report = evaluate_edits(model, tiny_tokenizer, tiny_edits, data, references=editor.references, **options)
+    assert report.summary["success_rate"] == 1 and report.summary["changed_rate"] > 0 and report.summary["kl"] > 0
+    assert neurons(model) == {}

@@ -99,7 +99,7 @@ class _Measurement:
         divergences = [0.0] * len(self._pairs)
         if seen.result is not None:
             patch, model = seen.result.patch, self._study.model
-            if not set(patch.names) <= self._tail.parameters.keys():
+            if not patch.moves_only(self._tail.parameters):
                 raise EditableValueError(
                     f"The editor {patch.editor!r} moves more than the edited layers, whose effect alone is analysed. "
                     "Choose another editor."

@@ -3,35 +3,35 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
-from torch.func import functional_call
 
 from ..data.collator import DataCollatorForEditableSeq2Seq
 from ..modeling.mixin import EditableMixin
 from ..models.families import decoder_inputs
 from ..numerics.scoring import num_tokens, token_kl
+from ..patches.application import put, working_copy
+from ..patches.changes import Change
 
 
 def full_divergence(
     model: EditableMixin,
-    parameters: Mapping[str, Tensor],
+    changes: Sequence[Change],
     collator: DataCollatorForEditableSeq2Seq,
     pairs: Sequence[Mapping[str, str]],
     batch_size: int,
 ) -> float:
     """
-    `KL(model || model with the parameters)` in nats, averaged over the tokens of all references, by full passes of
-    both: the parameters may be any of the model's.
+    `KL(model || model with the changes)` in nats, averaged over the tokens of all references, by full passes of both.
 
     Args:
         model ([`EditableMixin`]): the unedited model, in evaluation mode.
-        parameters (`dict[str, torch.Tensor]`): the edited parameters, by name; of tied ones, by one of the names.
+        changes (`Sequence[Change]`): what an edit does to it.
         collator ([`DataCollatorForEditableSeq2Seq`]): with the model's tokenizer.
         pairs (`Sequence[dict[str, str]]`): `source` and `target`, the reference.
         batch_size (`int`): sentences in a batch.
     """
     tokenizer = collator.tokenizer
-    named = {name: parameters[name] for name, _ in model.named_parameters() if name in parameters}  # tied ones once
+    edited = working_copy(model, ())
+    put(edited, changes)
     sources = tokenizer([pair["source"] for pair in pairs], verbose=False).input_ids
     targets = tokenizer(text_target=[pair["target"] for pair in pairs], verbose=False).input_ids
     order = sorted(range(len(pairs)), key=lambda index: len(targets[index]), reverse=True)
@@ -43,7 +43,6 @@ def full_divergence(
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         inputs |= {"decoder_input_ids": decoder_inputs(model, labels), "use_cache": False, "return_dict": True}
         reference = model(**inputs).logits
-        edited = functional_call(model, named, kwargs=inputs).logits
-        total += float(token_kl(reference, edited, labels).sum(dtype=torch.float64))
+        total += float(token_kl(reference, edited(**inputs).logits, labels).sum(dtype=torch.float64))
         tokens += int(num_tokens(labels))
     return total / tokens

@@ -129,7 +129,7 @@ class _Evaluation:
         if seen.result is None:
             return
         model, patch, test_set = self._study.model, seen.result.patch, self._test_set
-        in_tail = set(patch.names) <= self._tail.parameters.keys()
+        in_tail = patch.moves_only(self._tail.parameters)
         with changed(model, patch.changes, patch), frozen(model):
             (seen.said,) = self._study.translate([seen.edit["source"]])
             if not in_tail:  # what is kept of the encoder and the trunk does not hold
@@ -142,10 +142,9 @@ class _Evaluation:
     def _divergence(self, patch: EditPatch, in_tail: bool) -> float:
         model, *_, batch_size = self._encoding
         with frozen(model):
-            values = patch.values(model)
             if in_tail:
-                return self._test_set.divergence(self._tail, values)
-            return full_divergence(model, values, self._study.collator, self._pairs, batch_size)
+                return self._test_set.divergence(self._tail, patch.values(model))
+            return full_divergence(model, patch.changes, self._study.collator, self._pairs, batch_size)
 
     def report(self, rows: list[dict[str, Any]]) -> EditReport:
         """The report of finished rows; their changes stay in the journal."""

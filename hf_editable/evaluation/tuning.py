@@ -243,11 +243,10 @@ class Trials:
 
     def _divergence(self, patch: EditPatch) -> float:
         """How far an edit moves the predictions of the validation references, in nats a token."""
-        values = patch.values(self._model)
         with frozen(self._model):
-            if values.keys() <= self._tail.parameters.keys():
-                return self._sentences.divergence(self._tail, values)
-            return full_divergence(self._model, values, self._collator, *self._pairs)
+            if patch.moves_only(self._tail.parameters):
+                return self._sentences.divergence(self._tail, patch.values(self._model))
+            return full_divergence(self._model, patch.changes, self._collator, *self._pairs)
 
 
 class _Search:

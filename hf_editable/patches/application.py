@@ -154,6 +154,11 @@ def is_of_neurons(changes: Iterable[Change]) -> bool:
     return all(isinstance(change, AddedNeurons) for change in changes)
 
 
+def is_of_parameters(changes: Iterable[Change]) -> bool:
+    """Whether changes add no neurons, and take none out."""
+    return not any(isinstance(change, AddedNeurons | RemovedNeurons) for change in changes)
+
+
 def changed(model: Model, changes: Sequence[Change], owner: Any = None) -> AbstractContextManager[Model]:
     """
     The changed model inside the block, the original after it, bit for bit, also after an exception. What is applied

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,18 @@ from ..runs.files import whole_folder
 from ..runs.fingerprints import fingerprint, fingerprint_rows
 from ..runs.provenance import installed_versions
 from .added_neurons import AddedNeurons
-from .application import added_neurons, applied, is_of_neurons, lock, numbered, parameters_of, put, take_back, take_out
+from .application import (
+    added_neurons,
+    applied,
+    is_of_neurons,
+    is_of_parameters,
+    lock,
+    numbered,
+    parameters_of,
+    put,
+    take_back,
+    take_out,
+)
 from .changes import Change, Whole, changed_values, fold, same_changes, same_tensors
 from .files import CONFIG_NAME, TENSORS_NAME, read_patch, write_patch
 from .scope import check_scope
@@ -103,6 +114,10 @@ class EditPatch:
     def names(self) -> list[str]:
         """The model's parameters that get other values."""
         return list(dict.fromkeys(name for change in self.changes for name in change.names))
+
+    def moves_only(self, names: Container[str]) -> bool:
+        """Whether the patch changes nothing in the model but some of these parameters."""
+        return is_of_parameters(self.changes) and all(name in names for name in self.names)
 
     def fingerprint(self) -> str:
         """A hash of what the patch holds, in hexadecimal."""

@@ -21,8 +21,8 @@ class EditorArguments:
     editor: str | None = field(
         default=None,
         metadata={
-            "help": "Editor that makes the edits: gradient, kl, rehearsal, ewc, finetune_all, finetune_edited, lora, "
-            "cache, or one of another package. Default: the model's own."
+            "help": "Editor that makes the edits: gradient, neurons, kl, rehearsal, ewc, finetune_all, "
+            "finetune_edited, lora, cache, or one of another package. Default: the model's own."
         },
     )
     editor_options: list[str] | None = field(
@@ -35,8 +35,8 @@ class EditorArguments:
     reference_file: str | None = field(
         default=None,
         metadata={
-            "help": "Sentences that are to stay as they are, with their translations, for editors that need them (kl, "
-            "rehearsal, ewc): CSV, TSV, JSONL or TMX."
+            "help": "Sentences that are to stay as they are, with their translations, for editors that take them "
+            "(neurons, kl, rehearsal, ewc): CSV, TSV, JSONL or TMX."
         },
     )
 

@@ -199,7 +199,7 @@ class ImpactGate:
         """Of the regression set, by the model as it is now, with the patch applied if there is one."""
         model = self._working.model
         with frozen(model):
-            if patch is not None and not set(patch.names) <= self._tail.parameters.keys():
+            if patch is not None and not patch.moves_only(self._tail.parameters):
                 # What is kept of the encoder and of the earlier layers does not hold.
                 return self._encoded(next(iter(self._known.values()))).translate(model, **self._decoding)
             state = self._version()
