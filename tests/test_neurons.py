@@ -8,16 +8,32 @@ import re
 import pytest
 import torch
 from datasets import Dataset
+from families import FAMILIES
 from safetensors.torch import load_file, save_file
+from test_families import editable, hard_edit
 from transformers import AutoModelForSeq2SeqLM
 
-from hf_editable import EditableFileError, EditableValueError, EditPatch, TranslationEditor, evaluate_edits
+from hf_editable import (
+    EditableFileError,
+    EditableTypeError,
+    EditableValueError,
+    EditPatch,
+    TranslationEditor,
+    evaluate_edits,
+)
 from hf_editable.decoding.generation import frozen
 from hf_editable.evaluation.full_divergence import full_divergence
+from hf_editable.models.families import decoder_inputs
 from hf_editable.operations import EditStore, ImpactGate
 from hf_editable.patches.added_neurons import AddedNeurons
 from hf_editable.patches.application import added_neurons, applied
 from hf_editable.patches.composition import Composition
+
+
+# Families to which neurons cannot be added, and why; and those of which no plain checkpoint can hold them.
+REFUSED = {"nllb-moe": "mixture of experts", "fsmt": "not in their order", "prophetnet": "not in their order"}
+NOT_PLAIN = {"t5", "mt5", "umt5", "longt5", "longt5-tglobal", "switch_transformers", "t5gemma", "t5gemma2"}
+NOT_PLAIN |= {"encoder-decoder"}
 
 
 @pytest.fixture
@@ -287,3 +303,32 @@ def test_single_edits_are_measured(model, editor, tiny_tokenizer, tiny_edits, ti
     report = evaluate_edits(model, tiny_tokenizer, tiny_edits, data, references=editor.references, **options)
     assert report.summary["success_rate"] == 1 and report.summary["changed_rate"] > 0 and report.summary["kl"] > 0
     assert neurons(model) == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_edited_or_refused_by_name(family):
+    model = editable(family)
+    edit, state = hard_edit(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    if family in REFUSED:
+        with pytest.raises(EditableTypeError, match=rf"Neurons cannot be added to .*{REFUSED[family]}"):
+            model.edit(**edit, editor="neurons")
+        return
+    result = model.edit(**edit, editor="neurons")
+    assert result.success and result.initial_loss > 0
+    assert [module.training for module in model.modules()] == modes
+    assert result.patch.fits_plain_checkpoint == (family not in NOT_PLAIN)
+    inputs = {name: edit[name] for name in ("input_ids", "attention_mask")}
+    inputs["decoder_input_ids"] = decoder_inputs(model, edit["labels"])
+    with torch.no_grad():
+        before = model(**inputs).logits
+        with model.edited(result.patch):
+            assert not torch.equal(model(**inputs).logits, before)
+        assert torch.equal(model(**inputs).logits, before) and same(dict(model.state_dict()), state)
+
+
+def test_what_no_checkpoint_can_hold_is_refused(tmp_path):
+    model = editable("t5")
+    model.edit(**hard_edit(model), editor="neurons").patch.apply(model)
+    with pytest.raises(EditableValueError, match="no checkpoint of T5ForConditionalGeneration can hold them"):
+        model.save_pretrained(tmp_path)

@@ -38,7 +38,8 @@ def widened(
     if away := [each.site.second for each in compositions if not each.site.fits_plain]:
         raise EditableValueError(
             f"Neurons were added to {away[0]!r}, and no checkpoint of {model.base_class().__name__} can hold them: "
-            "its feed-forward has no bias, or a gate. Save the patch, or keep a store: both put them in again."
+            f"its feed-forward has no bias, or a gate, or another width than {WIDTH_SETTING}. Save the patch, or keep "
+            "a store: both put them in again."
         )
     path, layers = find_decoder_layers(model)
     sites = [each.site for each in compositions]

@@ -44,9 +44,9 @@ class AfterLayers:
     def __init__(self, model: PreTrainedModel, returned: Any, width: int):
         _, layers = find_decoder_layers(model)
         self._given = _Given(layers[-1])
-        copies: dict[nn.Module, nn.Module] = {layers: nn.ModuleList([self._given]), model.get_encoder(): nn.Identity()}
+        encoder = model.get_encoder()  # which does not run
+        copies: dict[nn.Module, nn.Module] = {layers: nn.ModuleList([self._given]).eval(), encoder: encoder}
         self._model = shared_copy(model, copies)
-        self._model.eval()
         self._rest = returned[1:] if isinstance(returned, tuple) else None
         self._width = width
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...decoding.score_rules import ScoreRules
+from ...errors import EditableTypeError
 from ...models.families import beam_search_tokens, decoder_inputs
 from ...models.feed_forward import FeedForward, find_feed_forward
 from ...models.layers import find_decoder_layers
@@ -79,6 +80,12 @@ class FinalFeedForward:
         self._rules = ScoreRules(model, batch["input_ids"][:1])
         with torch.no_grad():
             self._twin(**_inputs(model, batch), use_cache=False)
+        if self._seen["first"][0].shape[:2] != batch["labels"].shape:
+            raise EditableTypeError(
+                f"Neurons cannot be added to {type(model).__name__}: its feed-forward is given states of shape "
+                f"{tuple(self._seen['first'][0].shape)} for tokens of shape {tuple(batch['labels'].shape)}, which are "
+                "not in their order. Edit it by gradients: editor='gradient'."
+            )
         self._after = AfterLayers(model, self._seen["layer"][1], _tensor(self._seen["encoder"][1]).shape[-1])
 
     def _note(self, name: str, path: str) -> None:
