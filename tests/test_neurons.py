@@ -1,6 +1,7 @@
 """Cap neurons: corrections that stay out of each other's way, whatever becomes of the others."""
 
 import copy
+import dataclasses
 import json
 import pickle
 import re
@@ -148,6 +149,26 @@ def test_a_composition_is_what_its_set_is(editor, corrections):
             torch.equal(getattr(taken.neurons(), n), getattr(without.neurons(), n)) for n in vars(without.neurons())
         )
         assert all(torch.equal(getattr(put.neurons(), n), getattr(whole.neurons(), n)) for n in vars(whole.neurons()))
+
+
+def test_two_tokens_at_one_state_are_a_conflict(editor, corrections):
+    (change,) = editor.edit(*corrections[0]).patch.changes
+    (group,) = change.groups
+    other = dataclasses.replace(group, tokens=group.tokens + 1, state_tokens=group.state_tokens + 1)
+    both = Composition(change.site).with_groups([group, other])
+    assert sorted(both.conflicts()) == sorted([(group.key, other.key), (other.key, group.key)])
+    assert Composition(change.site).with_groups([group]).conflicts() == []
+
+
+def test_neurons_of_two_kinds_at_one_place_are_refused(editor, model, corrections):
+    patches = [editor.edit(*each).patch for each in corrections[:2]]
+    (change,) = patches[1].changes
+    other = AddedNeurons(dataclasses.replace(change.site, sharpness=2.0), change.groups)
+    patches[0].apply(model)
+    expected = neurons(model)
+    with pytest.raises(EditableValueError, match="in two ways"):
+        dataclasses.replace(patches[1], changes=(other,)).apply(model)
+    assert same(neurons(model), expected) and len(applied(model)) == 1
 
 
 def test_a_patch_is_a_small_file(editor, model, corrections, tmp_path):

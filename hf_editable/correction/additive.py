@@ -15,7 +15,7 @@ from ..editors.result import edit_result
 from ..modeling.mixin import EditableMixin
 from ..patches.added_neurons import AddedNeurons
 from ..patches.application import added_neurons, changed
-from ..patches.changes import Change, fold
+from ..patches.changes import Change, together
 from .verification import Request, VerifiedEdit
 
 
@@ -70,32 +70,32 @@ class AdditiveVerification:
             [`AdditiveEdit`]: of the rounds, the one with which the most is said.
         """
         levels = [-1 if request.kept else 0 for request in self._requests]
-        best: tuple[int, list[int], list[str]] | None = None
+        best: tuple[int, list[tuple[Change, ...]], list[str]] | None = None
         rounds = 0
         while rounds < max_rounds:
             rounds += 1
-            said = self._said(levels)
+            parts = self._made.parts(levels)
+            said = self._said(parts)
             right = [text == request.target for text, request in zip(said, self._requests, strict=True)]
             if best is None or sum(right) > best[0]:
-                best = sum(right), levels, said
+                best = sum(right), parts, said
             higher = [level if holds else self._next(level) for level, holds in zip(levels, right, strict=True)]
             if higher == levels:
                 break
             levels = higher
-        _, levels, said = best
-        return self._result(rounds, levels, said)
+        _, parts, said = best
+        return self._result(rounds, parts, said)
 
     def _next(self, level: int) -> int:
         return min(level + 1, self._made.levels - 1)
 
-    def _said(self, levels: list[int]) -> list[str]:
+    def _said(self, parts: Sequence[tuple[Change, ...]]) -> list[str]:
         """What beam search says of all requests."""
-        with changed(self._model, _together(self._made.parts(levels))):
+        with changed(self._model, together(parts)):
             return [text.strip() for text in self._translate([request.source for request in self._requests])]
 
-    def _result(self, rounds: int, levels: list[int], said: list[str]) -> AdditiveEdit:
-        parts = self._made.parts(levels)
-        changes = _together(parts)
+    def _result(self, rounds: int, parts: list[tuple[Change, ...]], said: list[str]) -> AdditiveEdit:
+        changes = together(parts)
         penalty = self._model.edit_length_penalty(self._editor.config)
         asked = [edit for edit, request in zip(self._edits, self._requests, strict=True) if not request.kept]
         with frozen(self._model), torch.inference_mode(False):
@@ -122,11 +122,6 @@ class AdditiveVerification:
             if key in own and other in own:
                 rivals.setdefault(own[key], []).append(own[other])
         return rivals
-
-
-def _together(parts: Sequence[tuple[Change, ...]]) -> tuple[Change, ...]:
-    """What several corrections do to the model."""
-    return fold([change for part in parts for change in part], {})
 
 
 def tensors_of(request: Request, collator: DataCollatorForEditableSeq2Seq) -> dict[str, Tensor]:

@@ -259,7 +259,7 @@ class TranslationEditor:
     ) -> JointEditResult:
         """See `edit_jointly`; the model is another one meanwhile."""
         requests = self._requests(sources, targets, alternatives)
-        if isinstance(editor := self.model.editor_with(**self.overrides), AdditiveEditor):
+        if (editor := self._additive()) is not None:
             return self._added(editor, requests, self._kept(keep, sources), max_rounds)
         overrides = self.overrides if max_steps is None else {**self.overrides, "max_steps": max_steps}
         requests += self._kept(keep, sources)
@@ -273,6 +273,11 @@ class TranslationEditor:
             translations=verified.translations[:count],
             lost=[request.source for request, decoded in kept if not decoded],
         )
+
+    def _additive(self) -> AdditiveEditor | None:
+        """The editor, if its edits add up."""
+        editor = self.model.editor_with(**self.overrides)
+        return editor if isinstance(editor, AdditiveEditor) else None
 
     def _added(
         self, editor: AdditiveEditor, requests: list[Request], kept: list[Request], max_rounds: int
@@ -329,9 +334,9 @@ class TranslationEditor:
         targets = [self.written(target, source) for source, target in zip(sources, targets, strict=True)]
         self.warn_of_unknown(sources)
         if alternatives is None:
-            adds_up = isinstance(self.model.editor_with(**self.overrides), AdditiveEditor)
-            # These need no alternatives, but `l_e` does.
-            count = max(2, self.num_beams) if adds_up else self.edit_config.num_alternatives
+            # Edits that add up need no alternatives, but `l_e` does.
+            few = self._additive() is not None
+            count = max(2, self.num_beams) if few else self.edit_config.num_alternatives
             given = self._best(sources, count, count)
         return [
             Request(source, target, shortened(self.collator, texts))

@@ -118,20 +118,33 @@ def _watch(model: PreTrainedModel, layer: str, batch: Mapping[str, Any]) -> list
     """The calls of the modules in a layer, in the order in which they ended; that of the layer is the last."""
     twin, calls = private_copy(model), []
     for name, module in twin.get_submodule(layer).named_modules(prefix=layer):
-        module.register_forward_hook(_noting(name, calls), with_kwargs=True)
+        watch(module, _noting(name, module, calls))
     with torch.no_grad():
         twin(**batch, use_cache=False)
     return calls
 
 
-def _noting(path: str, calls: list[_Call]) -> Callable[..., None]:
-    def note(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        given = next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None)
-        output = output[0] if isinstance(output, tuple | list) else output
+def _noting(path: str, module: nn.Module, calls: list[_Call]) -> Callable[[Tensor | None, Any], None]:
+    def note(given: Tensor | None, output: Any) -> None:
+        output = first_tensor(output)
         if given is not None and isinstance(output, Tensor):
             calls.append(_Call(path, module, given, output))
 
     return note
+
+
+def watch(module: nn.Module, note: Callable[[Tensor | None, Any], None]) -> None:
+    """Have a module, of a copy, tell the first tensor that it is given, and what it gives, whenever it is called."""
+
+    def tell(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        note(next((each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)), None), output)
+
+    module.register_forward_hook(tell, with_kwargs=True)
+
+
+def first_tensor(output: Any) -> Any:
+    """What a module gives, or the first of what it gives."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -193,9 +206,7 @@ def _join(model: PreTrainedModel, calls: list[_Call], second: _Call) -> tuple[st
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:
-    tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 2e-2
-    if expected.dtype == torch.float64:
-        tolerance = 1e-6
+    tolerance = {torch.float64: 1e-6, torch.float32: 1e-4}.get(expected.dtype, 2e-2)
     return torch.allclose(found.double(), expected.double(), rtol=tolerance, atol=tolerance)
 
 

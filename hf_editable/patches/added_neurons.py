@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import EditableValueError
 from ..runs.fingerprints import fingerprint
+from .beside import BesideParameters
 
 
 # Of whole numbers that keep directions and states.
@@ -114,7 +115,7 @@ _MATRICES = ("directions", "states", "values")
 
 
 @dataclass(eq=False)
-class AddedNeurons:
+class AddedNeurons(BesideParameters):
     """
     Groups of neurons that are added to a feed-forward. They commute: see [`Composition`].
 
@@ -137,21 +138,9 @@ class AddedNeurons:
         return self.site.fits_plain
 
     @property
-    def names(self) -> list[str]:
-        """See [`Change`]."""
-        return []
-
-    @property
     def count(self) -> int:
         """How many neurons there are."""
         return sum(len(group.tokens) for group in self.groups)
-
-    def values(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See [`Change`]."""
-        return {}
-
-    def check_fit(self, name: str, before: Tensor) -> None:
-        """See [`Change`]; there are no parameters to ask for. See `check_site`."""
 
     def check_site(self, model: nn.Module) -> None:
         """
@@ -204,7 +193,7 @@ class AddedNeurons:
 
 
 @dataclass(eq=False)
-class RemovedNeurons:
+class RemovedNeurons(BesideParameters):
     """
     Groups of neurons that are taken out of a feed-forward again; of those that are not there, nothing is.
 
@@ -218,18 +207,6 @@ class RemovedNeurons:
 
     site: Site
     keys: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """See [`Change`]."""
-        return []
-
-    def values(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See [`Change`]."""
-        return {}
-
-    def check_fit(self, name: str, before: Tensor) -> None:
-        """See [`Change`]."""
 
     def check_site(self, model: nn.Module) -> None:
         """See [`AddedNeurons`]."""

@@ -21,7 +21,7 @@ from ..errors import EditableValueError
 from ..models.private_copies import own_parameters, owned_names, private_copy
 from ..models.widened import fitted, install
 from .added_neurons import AddedNeurons, RemovedNeurons
-from .changes import Change, Lookup, changed_values
+from .changes import Change, Lookup, changed_values, folded_neurons
 from .composition import Composition
 from .interrupts import INTERRUPTS
 
@@ -149,16 +149,6 @@ def take_out(model: nn.Module, place: int) -> None:
         _replace(model, {}, {}, {}, records[:place] + records[place + 1 :])
 
 
-def is_of_neurons(changes: Iterable[Change]) -> bool:
-    """Whether changes do nothing but to add neurons, so that they can be taken out whatever came after them."""
-    return all(isinstance(change, AddedNeurons) for change in changes)
-
-
-def is_of_parameters(changes: Iterable[Change]) -> bool:
-    """Whether changes add no neurons, and take none out."""
-    return not any(isinstance(change, AddedNeurons | RemovedNeurons) for change in changes)
-
-
 def changed(model: Model, changes: Sequence[Change], owner: Any = None) -> AbstractContextManager[Model]:
     """
     The changed model inside the block, the original after it, bit for bit, also after an exception. What is applied
@@ -282,7 +272,7 @@ def _replace(
     INTERRUPTS.hold()
     noted = model.__dict__[_APPLIED]
     try:
-        ready, back = _ready(model, records), _ready(model, noted)
+        ready, back = _ready(model, records), model.__dict__.get(_NEURONS, {})
         try:
             _copy(values, targets)
             _put_neurons(model, ready)
@@ -297,21 +287,18 @@ def _replace(
 
 def _ready(model: nn.Module, records: Iterable[Applied]) -> dict[str, Composition]:
     """The neurons that records of a model ask for, by the paths of the feed-forwards' second maps."""
-    wanted: dict[str, dict[str, Any]] = {}
-    sites = {}
-    for change in (change for record in records for change in record.changes):
-        if isinstance(change, AddedNeurons):
-            sites[change.site.second] = change.site
-            wanted.setdefault(change.site.second, {}).update({group.key: group for group in change.groups})
-        elif isinstance(change, RemovedNeurons):
-            for key in change.keys:
-                wanted.get(change.site.second, {}).pop(key, None)
+    changes = folded_neurons(change for record in records for change in record.changes)
     known = model.__dict__.get(_NEURONS, {})
     ready = {}
-    for second, groups in wanted.items():
-        old = known.get(second, Composition(sites[second]))
-        if groups:
-            ready[second] = old.without(old.groups.keys() - groups.keys()).with_groups(groups.values())
+    for site, groups in ((each.site, each.groups) for each in changes if isinstance(each, AddedNeurons)):
+        if site.second in ready:
+            raise EditableValueError(
+                f"Patches add neurons to {site.second!r} in two ways: {ready[site.second].site} and {site}. Make the "
+                "edits of one of them anew."
+            )
+        old = known.get(site.second, Composition(site))
+        gone = old.groups.keys() - {group.key for group in groups}
+        ready[site.second] = old.without(gone).with_groups(groups)
     return ready
 
 

@@ -4,7 +4,7 @@ What an edit does to a model: new values of tensors, matrices of low rank added 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import EditableValueError
 from .added_neurons import AddedNeurons, NeuronGroup, RemovedNeurons, Site
+from .beside import BesideParameters
 
 
 # Columns of a low-rank change's factors, as they are saved.
@@ -180,7 +181,7 @@ class LowRank:
 
 
 @dataclass(eq=False)
-class Lookup:
+class Lookup(BesideParameters):
     """
     A table beside the model: exactly this source gets exactly this translation, whatever the model says.
 
@@ -196,18 +197,6 @@ class Lookup:
     fits_plain_checkpoint: ClassVar[bool] = False
 
     table: dict[tuple[int, ...], tuple[int, ...]]
-
-    @property
-    def names(self) -> list[str]:
-        """See [`Change`]."""
-        return []
-
-    def values(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See [`Change`]."""
-        return {}
-
-    def check_fit(self, name: str, before: Tensor) -> None:
-        """See [`Change`]."""
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """See [`Change`]."""
@@ -259,11 +248,11 @@ def fold(changes: Sequence[Change], before: Mapping[str, Tensor]) -> tuple[Chang
     single = [change for change in changes if isinstance(change, LowRank) and counts[change.name] == 1]
     whole = {name: after[name] for name in after if name not in {change.name for change in single}}
     folded: list[Change] = [Whole(whole)] if whole else []
-    return (*folded, *single, *_folded_neurons(changes), *([Lookup(table)] if table else []))
+    return (*folded, *single, *folded_neurons(changes), *([Lookup(table)] if table else []))
 
 
-def _folded_neurons(changes: Sequence[Change]) -> list[Change]:
-    """For each feed-forward, the groups that are taken out of it, and those that are added."""
+def folded_neurons(changes: Iterable[Change]) -> list[AddedNeurons | RemovedNeurons]:
+    """For each feed-forward, the groups that changes take out of it and do not add, and those that they add."""
     added: dict[Site, dict[str, NeuronGroup]] = {}
     removed: dict[Site, dict[str, None]] = {}
     for change in changes:
@@ -273,8 +262,23 @@ def _folded_neurons(changes: Sequence[Change]) -> list[Change]:
             own = added.setdefault(change.site, {})
             gone = [key for key in change.keys if own.pop(key, None) is None]
             removed.setdefault(change.site, {}).update(dict.fromkeys(gone))
-    folded: list[Change] = [RemovedNeurons(site, tuple(keys)) for site, keys in removed.items() if keys]
-    return folded + [AddedNeurons(site, tuple(groups.values())) for site, groups in added.items() if groups]
+    out = [RemovedNeurons(site, tuple(keys)) for site, keys in removed.items() if keys]
+    return [*out, *(AddedNeurons(site, tuple(groups.values())) for site, groups in added.items() if groups)]
+
+
+def together(parts: Iterable[Sequence[Change]]) -> tuple[Change, ...]:
+    """Several additions of neurons as one."""
+    return tuple(folded_neurons(change for part in parts for change in part))
+
+
+def is_of_neurons(changes: Iterable[Change]) -> bool:
+    """Whether changes do nothing but to add neurons, so that they can be taken out whatever came after them."""
+    return all(isinstance(change, AddedNeurons) for change in changes)
+
+
+def is_of_parameters(changes: Iterable[Change]) -> bool:
+    """Whether changes add no neurons, and take none out."""
+    return not any(isinstance(change, AddedNeurons | RemovedNeurons) for change in changes)
 
 
 def scaled(changes: Sequence[Change], before: Mapping[str, Tensor], share: float) -> tuple[Change, ...] | None:

@@ -27,8 +27,6 @@ from .added_neurons import AddedNeurons
 from .application import (
     added_neurons,
     applied,
-    is_of_neurons,
-    is_of_parameters,
     lock,
     numbered,
     parameters_of,
@@ -36,7 +34,16 @@ from .application import (
     take_back,
     take_out,
 )
-from .changes import Change, Whole, changed_values, fold, same_changes, same_tensors
+from .changes import (
+    Change,
+    Whole,
+    changed_values,
+    fold,
+    is_of_neurons,
+    is_of_parameters,
+    same_changes,
+    same_tensors,
+)
 from .files import CONFIG_NAME, TENSORS_NAME, read_patch, write_patch
 from .scope import check_scope
 

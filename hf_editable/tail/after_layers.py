@@ -9,26 +9,8 @@ from transformers import PreTrainedModel
 from ..models.layers import find_decoder_layers
 from ..models.private_copies import shared_copy
 from .forward_passes import whole_pass
+from .stand_ins import Given
 from .trunk_states import TrunkStates
-
-
-class _Given(nn.Module):
-    """Stands in for the final layer: gives what it is told to, in the form in which the layer gives it."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.__dict__["layer"] = layer  # not a part of it
-        self.output: Any = None
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.output
-
-    def __getattr__(self, name: str) -> Any:
-        # Some decoders read attributes of their layers (T5Gemma: `attention_type`).
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["layer"], name)
 
 
 class AfterLayers:
@@ -43,7 +25,7 @@ class AfterLayers:
 
     def __init__(self, model: PreTrainedModel, returned: Any, width: int):
         _, layers = find_decoder_layers(model)
-        self._given = _Given(layers[-1])
+        self._given = Given(shared_copy(layers[-1], {}))
         encoder = model.get_encoder()  # which does not run
         copies: dict[nn.Module, nn.Module] = {layers: nn.ModuleList([self._given]).eval(), encoder: encoder}
         self._model = shared_copy(model, copies)

@@ -13,11 +13,11 @@ from ...decoding.generation import frozen
 from ...numerics.scoring import PADDING
 from ...patches.added_neurons import AddedNeurons, NeuronGroup, Site, to_levels
 from ...patches.application import bare_copy, changed
-from ...patches.changes import fold
+from ...patches.changes import together
 from ..problems.constraint import constraint_value
 from ..problems.translation_problem import JointEditProblem, TranslationEditProblem
 from ..protocol import AdditiveEditor, EditOutcome
-from .collecting import protected_states
+from .collecting import BATCH, protected_states
 from .options import NeuronOptions
 from .positions import FinalFeedForward, Positions
 from .protected_states import ProtectedStates
@@ -34,7 +34,6 @@ REACH, REACH_ALONE = 0.2, 0.02
 # By which smooth activations come near to ReLU.
 SHARPNESS = {"relu": 1.0}
 SMOOTH = 16.0
-BATCH = 64
 
 
 class CapNeurons(AdditiveEditor):
@@ -58,7 +57,7 @@ class CapNeurons(AdditiveEditor):
             initial = constraint_value(model, edits, problem.length_penalty)
             made = self.prepared(model, edits, problem.references)
             for level in range(made.levels):
-                changes = fold([change for part in made.parts([level] * len(edits)) for change in part], {})
+                changes = together(made.parts([level] * len(edits)))
                 with changed(model, changes):
                     loss = constraint_value(model, edits, problem.length_penalty)
                 if loss <= 0:
@@ -112,6 +111,7 @@ class CapCorrections:
                 parts |= {row: found[found.rows == place] for place, row in enumerate(rows)}
         self._positions = [parts[row] for row in range(len(edits))]
         self._known: list[dict[str, Tensor]] = [{} for _ in edits]
+        self._parts: dict[tuple[int, tuple[bool, ...]], tuple[AddedNeurons, ...]] = {}
         found = self._final.found
         sharpness = SHARPNESS.get(found.activation, SMOOTH)
         self.site = Site(found.firsts, found.second, sharpness, found.fits_plain)
@@ -125,8 +125,7 @@ class CapCorrections:
         """See [`AdditiveCorrections`]."""
         chosen = [self._chosen(row, level) for row, level in enumerate(levels)]
         self._make(chosen)
-        groups = [self._group(row, mask) if bool(mask.any()) else None for row, mask in enumerate(chosen)]
-        return [() if group is None else (AddedNeurons(self.site, (group,)),) for group in groups]
+        return [self._part(row, mask) for row, mask in enumerate(chosen)]
 
     def _chosen(self, row: int, level: int) -> Tensor:
         """Which positions of a correction get neurons."""
@@ -176,11 +175,16 @@ class CapCorrections:
             "tokens": positions.tokens.int(),
         }
 
-    def _group(self, row: int, mask: Tensor) -> NeuronGroup:
-        states, steps = to_levels(self._positions[row].states.cpu().float())
-        own = {name: tensor[mask.cpu()] for name, tensor in self._known[row].items() if name != "made"}
-        tokens = self._positions[row].tokens.cpu().int()
-        return NeuronGroup(**own, states=states, state_steps=steps, state_tokens=tokens)
+    def _part(self, row: int, mask: Tensor) -> tuple[AddedNeurons, ...]:
+        """What a correction comes to with neurons at these positions; the same object each time."""
+        key = (row, tuple(mask.tolist()))
+        if key not in self._parts:
+            states, steps = to_levels(self._positions[row].states.cpu().float())
+            own = {name: tensor[mask.cpu()] for name, tensor in self._known[row].items() if name != "made"}
+            tokens = self._positions[row].tokens.cpu().int()
+            group = bool(mask.any()) and NeuronGroup(**own, states=states, state_steps=steps, state_tokens=tokens)
+            self._parts[key] = (AddedNeurons(self.site, (group,)),) if group else ()
+        return self._parts[key]
 
     @property
     def _reach(self) -> float:

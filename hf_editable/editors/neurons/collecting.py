@@ -9,6 +9,7 @@ from .protected_states import ProtectedStates
 from .space import Space
 
 
+# Sentences whose targets are forced at once.
 BATCH = 64
 
 

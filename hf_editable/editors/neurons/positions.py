@@ -1,17 +1,18 @@
 """Positions of targets, as the feed-forward of the final decoder layer sees them."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...decoding.score_rules import ScoreRules
 from ...errors import EditableTypeError
 from ...models.families import beam_search_tokens, decoder_inputs
-from ...models.feed_forward import FeedForward, find_feed_forward
+from ...models.feed_forward import FeedForward, find_feed_forward, first_tensor, watch
 from ...models.layers import find_decoder_layers
 from ...models.private_copies import private_copy
 from ...numerics.scoring import PADDING, full_precision
@@ -71,54 +72,50 @@ class FinalFeedForward:
         self._twin = private_copy(model)
         self._seen: dict[str, Any] = {}
         path, layers = find_decoder_layers(model)
-        self._note("layer", f"{path}.{len(layers) - 1}")
-        self._note("first", self.found.firsts[0])
-        self._note("second", self.found.second)
-        self._note("encoder", model_path(model, model.get_encoder()))
+        watched = {"layer": f"{path}.{len(layers) - 1}", "first": self.found.firsts[0], "second": self.found.second}
         if self.found.norm is not None:
-            self._note("norm", self.found.norm)
+            watched["norm"] = self.found.norm
+        for name, place in watched.items():
+            watch(self._twin.get_submodule(place), functools.partial(self._see, name))
         self._rules = ScoreRules(model, batch["input_ids"][:1])
-        with torch.no_grad():
-            self._twin(**_inputs(model, batch), use_cache=False)
-        if self._seen["first"][0].shape[:2] != batch["labels"].shape:
-            raise EditableTypeError(
-                f"Neurons cannot be added to {type(model).__name__}: its feed-forward is given states of shape "
-                f"{tuple(self._seen['first'][0].shape)} for tokens of shape {tuple(batch['labels'].shape)}, which are "
-                "not in their order. Edit it by gradients: editor='gradient'."
-            )
-        self._after = AfterLayers(model, self._seen["layer"][1], _tensor(self._seen["encoder"][1]).shape[-1])
+        self._after: AfterLayers | None = None
 
-    def _note(self, name: str, path: str) -> None:
-        def note(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            self._seen[name] = (next((each for each in args if isinstance(each, Tensor)), None), output)
-
-        self._twin.get_submodule(path).register_forward_hook(note, with_kwargs=True)
+    def _see(self, name: str, given: Tensor, output: Any) -> None:
+        self._seen[name] = given, output
 
     @torch.no_grad()
-    def positions(self, batch: Mapping[str, Tensor | None], first_row: int = 0) -> Positions:
+    def positions(self, batch: Mapping[str, Tensor | None]) -> Positions:
         """
         The positions of targets that beam search scores.
 
         Args:
             batch (`dict[str, torch.Tensor]`): `input_ids`, `attention_mask` and `labels`, −100 on padding.
-            first_row (`int`, *optional*, defaults to 0): number of the first target.
+
+        Raises:
+            EditableTypeError: if the feed-forward is given the tokens in another order.
         """
         labels = batch["labels"]
         scored, _ = beam_search_tokens(self.model, labels)
-        logits = self._twin(**_inputs(self.model, batch), use_cache=False).logits
+        output = self._twin(**_inputs(self.model, batch), use_cache=False)
         kept = scored != PADDING
-        states, outputs = self._seen["first"][0], self._seen["second"][1]
+        (states, _), (_, outputs), (_, returned) = (self._seen[name] for name in ("first", "second", "layer"))
+        if states.shape[:2] != labels.shape:
+            raise EditableTypeError(
+                f"Neurons cannot be added to {type(self.model).__name__}: its feed-forward is given states of shape "
+                f"{tuple(states.shape)} for tokens of shape {tuple(labels.shape)}, which are not in their order. Edit "
+                "it by gradients: editor='gradient'."
+            )
+        if self._after is None:
+            self._after = AfterLayers(self.model, returned, output.encoder_last_hidden_state.shape[-1])
         if self.found.sum == "post":
             rests = self._seen["norm"][0] - outputs
-        elif self.found.sum == "pre":
-            rests = _tensor(self._seen["layer"][1]) - outputs
         else:
-            rests = _tensor(self._seen["layer"][1]) - self._seen["norm"][1]
+            rests = first_tensor(returned) - (outputs if self.found.sum == "pre" else self._seen["norm"][1])
         self._seen = {}
         tokens = scored[kept]
-        log_probs = full_precision(self._rules.logits(logits[kept])).log_softmax(-1)
+        log_probs = full_precision(self._rules.logits(output.logits[kept])).log_softmax(-1)
         return Positions(
-            rows=first_row + kept.nonzero()[:, 0],
+            rows=kept.nonzero()[:, 0],
             states=states[kept],
             outputs=outputs[kept],
             rests=rests[kept],
@@ -140,17 +137,6 @@ class FinalFeedForward:
         """
         joined = self.found.joined(self.model, rests, outputs)
         return full_precision(self._rules.logits(self._after.logits(joined)))
-
-
-def model_path(model: nn.Module, part: nn.Module) -> str:
-    """The path of a module in a model."""
-    return next(path for path, module in model.named_modules() if module is part)
-
-
-def _tensor(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    return output[0] if isinstance(output, tuple | list) else output.last_hidden_state
 
 
 def _inputs(model: PreTrainedModel, batch: Mapping[str, Tensor | None]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...patches.added_neurons import AddedNeurons, NeuronGroup, RemovedNeurons, Site
 from ...patches.application import added_neurons, looked_up
-from ...patches.changes import Change, Lookup, Whole, changed_values, fold
+from ...patches.changes import Change, Lookup, Whole, changed_values, folded_neurons
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,8 @@ class State:
         for change in changes:
             table |= change.table if isinstance(change, Lookup) else {}
         values = {name: tensor.cpu() for name, tensor in changed_values(changes, self.tensors).items()}
-        # Folded, what is taken out is what is there: nothing of it is left.
-        neurons = [*self.neurons, *(each for each in changes if isinstance(each, AddedNeurons | RemovedNeurons))]
-        added = tuple(change for change in fold(neurons, {}) if isinstance(change, AddedNeurons))
+        neurons = folded_neurons([*self.neurons, *changes])
+        added = tuple(change for change in neurons if isinstance(change, AddedNeurons))
         return State({**self.tensors, **values}, {source: said for source, said in table.items() if said}, added)
 
     def changes(self, model: nn.Module) -> tuple[Change, ...]:
